@@ -1,0 +1,203 @@
+//! A container as the stack file says it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use super::{ByteSize, Cpus, ImageSource, IoLimit, Name, PortMap};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Container {
+    pub image: ImageUse,
+    /// Replaces the image's entry point, and clears its command as the field's tools do.
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's command.
+    pub command: Option<Vec<String>>,
+    pub workdir: Option<String>,
+    pub user: Option<UserSpec>,
+    /// `None`: the instance's name.
+    pub hostname: Option<String>,
+    /// `env_file` first, then `env`; the image's own come before both.
+    pub env: IndexMap<String, String>,
+    /// In the file's order; the first gives the default route. Empty: loopback only.
+    pub bridges: Vec<Name>,
+    pub cgroup: Option<Name>,
+    pub limits: Limits,
+    pub volumes: Vec<VolumeUse>,
+    pub mounts: Vec<MountUse>,
+    pub secrets: Vec<Secret>,
+    pub ports: Vec<PortMap>,
+    pub after: IndexMap<Name, Condition>,
+    /// At least 1.
+    pub replicas: u32,
+    pub restart: Restart,
+    pub health: Option<Health>,
+    pub seccomp: Seccomp,
+    pub read_only: bool,
+    /// Names as `NET_ADMIN`, without `CAP_`; `ALL` is written out.
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub ulimits: Vec<Ulimit>,
+    pub sysctls: IndexMap<String, String>,
+    /// A signal's number. `None`: the image's, or SIGTERM.
+    pub stop_signal: Option<i32>,
+    pub stop_timeout: Duration,
+    /// Whether an init of ours is PID 1.
+    pub init: bool,
+    pub labels: IndexMap<String, String>,
+    pub log: LogLimits,
+}
+
+/// What `image = …` named: an `[image]` table, or a source written in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageUse {
+    /// As it is written in the file.
+    pub written: String,
+    pub source: ImageSource,
+}
+
+/// `user = "name"`, `"name:group"`, `"1000"`, `"1000:1000"`; looked up in the image's own files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserSpec {
+    pub user: String,
+    pub group: Option<String>,
+}
+
+/// Limits of a branch or of a container. All of them are written into the running kernel when they change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Hard limit.
+    pub memory: Option<ByteSize>,
+    /// Protected from reclaim.
+    pub memory_low: Option<ByteSize>,
+    /// Swap that may be used beside `memory`.
+    pub swap: Option<ByteSize>,
+    /// Processor time, a hard limit.
+    pub cpu: Option<Cpus>,
+    /// Share against siblings, 1 to 10000, 100 unless told.
+    pub cpu_weight: Option<u32>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    pub io: Vec<IoLimit>,
+}
+
+/// `volume = ["data:/var/lib/data:ro"]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeUse {
+    pub volume: Name,
+    /// An absolute path in the container.
+    pub target: String,
+    pub read_only: bool,
+}
+
+/// `mount = [{ bind = "./src", target = "/src", ro = true }, { tmpfs = "64MiB", target = "/tmp" }]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountUse {
+    pub source: MountSource,
+    pub target: String,
+    pub read_only: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountSource {
+    /// An absolute path of the host that exists.
+    Bind(PathBuf),
+    Tmpfs {
+        size: ByteSize,
+        /// Permission bits, 0o1777 unless told.
+        mode: u32,
+    },
+}
+
+/// A file whose content is shown to the container and to nobody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secret {
+    /// An absolute path of the host that exists.
+    pub file: PathBuf,
+    pub target: String,
+    pub uid: u32,
+    pub gid: u32,
+    /// Permission bits, 0o400 unless told.
+    pub mode: u32,
+}
+
+/// What another container must have reached before this one starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    Started,
+    Healthy,
+    /// Ended with status 0.
+    Completed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    No,
+    Always,
+    /// At a status other than 0, at most so many times in a row where a number is given.
+    OnFailure {
+        max_retries: Option<u32>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    pub probe: Probe,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Failures in a row until the container counts as unhealthy; at least 1.
+    pub retries: u32,
+    /// After a start, how long failures do not count.
+    pub start_period: Duration,
+    pub on_failure: HealthAction,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Probe {
+    /// Run in the container; status 0 is healthy.
+    Exec { command: Vec<String> },
+    /// A connection that is accepted is healthy.
+    Tcp { port: u16 },
+    /// A status from 200 to 399 is healthy.
+    Http { port: u16, path: String },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthAction {
+    /// Only say so.
+    None,
+    Restart,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seccomp {
+    Default,
+    Unconfined,
+    /// A profile file in docker's JSON; an absolute path that exists.
+    File(PathBuf),
+}
+
+/// `ulimit = { nofile = 65536, core = [0, 0] }`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// Lower case and without `RLIMIT_`, such as `nofile`.
+    pub resource: String,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// How much of a container's output is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimits {
+    /// Of one file.
+    pub size: ByteSize,
+    /// How many files, the current one included; at least 1.
+    pub files: u32,
+}

@@ -1,0 +1,16 @@
+//! The nouns of a stack: what a checked stack file says, with no spelling left to judge. No I/O.
+
+mod container;
+mod name;
+mod port;
+mod stack;
+mod unit;
+
+pub use container::{
+    Condition, Container, Health, HealthAction, ImageUse, Limits, LogLimits, MountSource, MountUse, Probe, Restart,
+    Seccomp, Secret, Ulimit, UserSpec, VolumeUse,
+};
+pub use name::{Name, NameError};
+pub use port::{PortBind, PortMap, Protocol};
+pub use stack::{Bridge, CgroupBranch, Image, ImageSource, IoLimit, Origins, Place, Stack, Volume};
+pub use unit::{ByteSize, Cpus, UnitError, parse_duration};

@@ -1,0 +1,108 @@
+//! A checked stack: every name resolved, every unit parsed, every reference known to lead somewhere.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use super::{Container, Limits, Name};
+
+/// What one stack file says.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    pub name: Name,
+    pub images: IndexMap<Name, Image>,
+    pub bridges: IndexMap<Name, Bridge>,
+    pub cgroups: IndexMap<Name, CgroupBranch>,
+    pub volumes: IndexMap<Name, Volume>,
+    pub containers: IndexMap<Name, Container>,
+    pub origins: Origins,
+}
+
+/// Where in the file a value came from, by its dotted path such as `container.web.memory`.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    /// The file as it was named on the command line.
+    pub file: String,
+    /// Line numbers, from 1.
+    pub lines: HashMap<String, u32>,
+}
+
+/// A line of the stack file, for "why" in a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub file: String,
+    pub line: u32,
+}
+
+impl Origins {
+    /// The place of `path`, or of the nearest enclosing table that the file wrote.
+    pub fn place(&self, path: &str) -> Option<Place> {
+        let mut path = path;
+        loop {
+            if let Some(line) = self.lines.get(path) {
+                return Some(Place { file: self.file.clone(), line: *line });
+            }
+            path = &path[..path.rfind('.')?];
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// What a container is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    pub source: ImageSource,
+}
+
+/// Where an image comes from. Paths are absolute: those of the file are taken from the file's own folder.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ImageSource {
+    /// The host's own `/usr`, read-only, under a generated skeleton.
+    Host,
+    /// A root file system in a folder, used as it is.
+    Dir(PathBuf),
+    /// An OCI image layout; `tag` picks one of several images in it.
+    OciLayout { path: PathBuf, tag: Option<String> },
+    /// An OCI image layout in a tar archive.
+    OciArchive { path: PathBuf, tag: Option<String> },
+    /// What `docker save` writes.
+    DockerArchive { path: PathBuf, tag: Option<String> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// `None`: a free one is chosen and kept.
+    pub subnet: Option<Ipv4Net>,
+    /// Bytes; `None`: the kernel's default of 1500.
+    pub mtu: Option<u32>,
+}
+
+/// A branch of the cgroup tree that several containers share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupBranch {
+    pub limits: Limits,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {}
+
+/// Limits on one block device, per second; `None` is no limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoLimit {
+    /// A device node such as `/dev/vda`.
+    pub device: PathBuf,
+    /// Bytes.
+    pub read_bps: Option<u64>,
+    pub write_bps: Option<u64>,
+    /// Operations.
+    pub read_iops: Option<u64>,
+    pub write_iops: Option<u64>,
+}

@@ -1,0 +1,1 @@
+//! Images: manifests, layers, and the store that holds them.

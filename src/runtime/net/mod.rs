@@ -1,0 +1,1 @@
+//! Links, addresses, NAT and names.

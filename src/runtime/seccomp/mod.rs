@@ -1,0 +1,1 @@
+//! Seccomp: profile to rules to BPF, an evaluator, and installation.

@@ -1,0 +1,1 @@
+//! Triggers that send the same road round again.
