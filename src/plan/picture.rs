@@ -7,8 +7,8 @@ use petgraph::algo::toposort;
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde::Serialize;
 
-use super::{Desired, Kind, ResourceId};
-use crate::model::Condition;
+use super::{Kind, ResourceId, instances};
+use crate::model::{Condition, Stack};
 
 /// The resources of a stack and what each of them needs.
 #[derive(Clone, Debug, Serialize)]
@@ -32,35 +32,36 @@ pub struct Edge {
     pub condition: Option<Condition>,
 }
 
-/// Draws up the graph. Its cycles were refused when the file was checked; should one be left, its members share a rank.
-pub fn graph(desired: &Desired) -> Graph {
+/// Draws up the graph of a stack file. Its cycles were refused when the file was checked.
+pub fn graph(stack: &Stack) -> Graph {
     let mut builder = Builder::default();
-    for name in desired.cgroups.keys() {
+    for name in stack.cgroups.keys() {
         builder.node(ResourceId::new(Kind::Cgroup, name.as_str()));
     }
-    for (name, _) in &desired.bridges {
-        builder.node(ResourceId::new(Kind::Bridge, name.as_str()));
-        if desired.nat.is_some() {
-            builder.need((Kind::Nat, ""), (Kind::Bridge, name.as_str()), None);
-        }
+    for name in stack.bridges.keys() {
+        builder.need((Kind::Nat, ""), (Kind::Bridge, name.as_str()), None);
     }
-    for name in &desired.volumes {
+    for name in stack.volumes.keys() {
         builder.node(ResourceId::new(Kind::Volume, name.as_str()));
     }
-    for container in desired.containers.values() {
-        let me = (Kind::Container, container.instance.as_str());
-        builder.need(me, (Kind::Image, &container.spec.image.name), None);
-        if let Some((branch, _)) = container.spec.cgroup.split_once(".branch/") {
-            builder.need(me, (Kind::Cgroup, branch), None);
-        }
-        for endpoint in &container.spec.endpoints {
-            builder.need(me, (Kind::Bridge, &endpoint.bridge), None);
-        }
-        for volume in &container.spec.volumes {
-            builder.need(me, (Kind::Volume, volume.volume.as_str()), None);
-        }
-        for (other, condition) in &container.after {
-            builder.need(me, (Kind::Container, other), Some(*condition));
+    for (name, container) in &stack.containers {
+        for instance in instances(name, container) {
+            let me = (Kind::Container, instance.as_str());
+            builder.need(me, (Kind::Image, &container.image.written), None);
+            if let Some(branch) = &container.cgroup {
+                builder.need(me, (Kind::Cgroup, branch.as_str()), None);
+            }
+            for bridge in &container.bridges {
+                builder.need(me, (Kind::Bridge, bridge.as_str()), None);
+            }
+            for volume in &container.volumes {
+                builder.need(me, (Kind::Volume, volume.volume.as_str()), None);
+            }
+            for (other, condition) in &container.after {
+                for other in instances(other, &stack.containers[other]) {
+                    builder.need(me, (Kind::Container, &other), Some(*condition));
+                }
+            }
         }
     }
     builder.finish()
