@@ -15,14 +15,12 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     for path in file_paths(&args.files, &args.file) {
         if args.json {
             let variables: HashMap<String, String> = std::env::vars().collect();
-            let (diagnostics, valid) = match file::load(&path, &variables) {
-                Ok(loaded) => (loaded.warnings, true),
-                Err(diagnostics) => (diagnostics, false),
-            };
+            let examined = file::examine(&path, &variables);
+            let valid = examined.stack.is_some();
             if !valid {
                 exit = Exit::File;
             }
-            documents.push(serde_json::json!({ "file": path, "valid": valid, "diagnostics": diagnostics }));
+            documents.push(serde_json::json!({ "file": path, "valid": valid, "diagnostics": examined.diagnostics }));
             continue;
         }
         match load(&path) {

@@ -32,25 +32,18 @@ pub fn file_paths(positional: &[PathBuf], flag: &FileArg) -> Vec<PathBuf> {
 /// Reads and checks a stack file; prints what is wrong with it.
 pub fn load(path: &Path) -> Result<Stack, Exit> {
     let variables: HashMap<String, String> = std::env::vars().collect();
-    match file::load(path, &variables) {
-        Ok(loaded) => {
-            if !loaded.warnings.is_empty() {
-                anstream::eprint!("{}", loaded.warnings.render(style_of_stderr()));
-            }
-            Ok(loaded.stack)
-        }
-        Err(diagnostics) => {
-            anstream::eprint!("{}", diagnostics.render(style_of_stderr()));
-            Err(Exit::File)
-        }
+    let examined = file::examine(path, &variables);
+    if !examined.diagnostics.is_empty() {
+        anstream::eprint!("{}", examined.diagnostics.render(look_of_stderr()));
     }
+    examined.stack.ok_or(Exit::File)
 }
 
-fn style_of_stderr() -> file::Style {
+fn look_of_stderr() -> file::Look {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     match std::io::stderr().is_terminal() && !plain {
-        true => file::Style::Coloured,
-        false => file::Style::Plain,
+        true => file::Look::Coloured,
+        false => file::Look::Plain,
     }
 }
 

@@ -71,7 +71,7 @@ impl LinuxHost {
     fn find_out(&self, desired: &DesiredContainer, group: &Cgroup) -> Result<Found, HostError> {
         let spec = &desired.spec;
         let image = self.image_for(&spec.image.name)?;
-        let lower = self.layer_folders(&image)?;
+        let lower = self.images.layer_dirs(&image);
         let user = resolve_user(spec, &lower, &image.binds)?;
         Ok(Found {
             bundle: self.bundle(&desired.instance),

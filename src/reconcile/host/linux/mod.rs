@@ -63,7 +63,7 @@ pub struct LinuxHost {
     roots: Arc<Roots>,
     stack: Name,
     hierarchies: Arc<Hierarchies>,
-    images: Arc<OnceStore>,
+    images: Arc<ImageStore>,
     /// Images that were resolved, by the name that containers use.
     known: Arc<Mutex<BTreeMap<String, KnownImage>>>,
     links: Arc<OnceCell<Links>>,
@@ -71,18 +71,15 @@ pub struct LinuxHost {
     sysctls: Sysctls,
 }
 
-/// The store is opened, and its folder made, when it is first needed: looking at an empty host leaves no trace.
-type OnceStore = std::sync::OnceLock<ImageStore>;
-
 impl LinuxHost {
     /// Finds out how this host does things. Changes nothing.
     pub fn new(roots: Roots, stack: Name) -> Result<Self, HostError> {
         let hierarchies = Hierarchies::probe(&roots.sys_fs_cgroup).map_err(HostError::doing("use control groups"))?;
         Ok(LinuxHost {
+            images: Arc::new(ImageStore::open(&roots.data)),
             roots: Arc::new(roots),
             stack,
             hierarchies: Arc::new(hierarchies),
-            images: Arc::default(),
             known: Arc::default(),
             links: Arc::default(),
             launcher: Arc::default(),

@@ -35,7 +35,7 @@ impl LinuxHost {
                 .collect(),
             cgroups: cgroups.branches,
             volumes: self.observe_volumes(),
-            missing_layers: self.missing_layers()?,
+            missing_layers: self.missing_layers(),
             nat: self.observe_nat()?,
             bridges,
             containers,
