@@ -1,1 +1,2 @@
 //! The only `unsafe`: one function per system call.
+pub mod netlink;
