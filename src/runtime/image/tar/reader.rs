@@ -238,8 +238,9 @@ impl<R: TarInput> TarReader<R> {
             None => size_field(offset, header)?,
         };
         // The other kinds have no content, whatever the field says: readers that disagree here can be made to
-        // see different members in one archive.
-        let size = if kind == TarKind::File { size } else { 0 };
+        // see different members in one archive. A directory in the old spelling is a file to those who skip it.
+        let content = if matches!(header[156], 0 | b'0' | b'7') { size } else { 0 };
+        let size = if kind == TarKind::File { content } else { 0 };
         let id = |pax: Option<u64>, range, name| -> Result<u32, TarError> {
             let value = pax.map(Ok).unwrap_or_else(|| field(range, name)?.try_into().map_err(|_| wrong(name)))?;
             // All ones means "leave as it is" to chown.
@@ -260,7 +261,7 @@ impl<R: TarInput> TarReader<R> {
             xattrs: ext.pax.xattrs,
             data_offset: self.position,
         };
-        self.begin_content(size);
+        self.begin_content(content);
         Ok(member)
     }
 

@@ -52,14 +52,11 @@ impl Directories {
         }
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         let open = |resolve| {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             openat2(&*self.root, path, flags, Mode::empty(), resolve)
         };
         let directory = match open(beneath | ResolveFlags::NO_SYMLINKS) {
-            Err(Errno::LOOP) => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                openat2(&*self.root, path, flags, Mode::empty(), beneath)?
-            }
+            Err(Errno::LOOP) => open(beneath)?,
             other => other?,
         };
         Ok(self.keep(path, directory))
