@@ -163,7 +163,7 @@ impl HostFacts for FakeHost {
             let key = format!("port {}:{}/{}", port.bind, port.host_port, port.protocol);
             (key, format!("{}:{}", target.address, port.container_port))
         });
-        let rules = nat.bridges.iter().map(|bridge| (format!("rule {}", bridge.ifname), bridge.gateway.to_string()));
+        let rules = nat.bridges.iter().map(|(name, bridge)| (format!("rule {name}"), bridge.gateway.to_string()));
         ports.chain(rules).collect()
     }
 }

@@ -352,7 +352,8 @@ fn desire_nat(
             }));
         }
     }
-    DesiredNat { bridges: bridges.values().cloned().collect(), ports }
+    let bridges = bridges.iter().map(|(name, bridge)| (name.to_string(), bridge.clone())).collect();
+    DesiredNat { bridges, ports }
 }
 
 /// A bridge's link name. A hash, because 15 bytes hold no two names, and cut names of two stacks could meet; the link's

@@ -62,7 +62,8 @@ pub struct DesiredBridge {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DesiredNat {
-    pub bridges: Vec<DesiredBridge>,
+    /// By name.
+    pub bridges: Vec<(String, DesiredBridge)>,
     pub ports: Vec<PortTarget>,
 }
 
