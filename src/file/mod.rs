@@ -100,7 +100,17 @@ pub fn examine_text(name: &str, text: &str, surroundings: &Surroundings) -> Exam
         drafts.retain(|draft| draft.code != code::UNUSED);
     }
     let stack = (!errors).then(|| origins(&source, &root)).and_then(|origins| stack(document, origins));
-    Examined { stack, diagnostics: Diagnostics::new(source, drafts) }
+    Examined { stack, diagnostics: Diagnostics::new(source, drafts, &secrets(text, surroundings.variables)) }
+}
+
+/// Values shorter than this would be found in words that have nothing to do with them.
+const MIN_SECRET: usize = 4;
+
+/// The values of variables that the text uses and that are called like secrets.
+fn secrets<'v>(text: &str, variables: &'v HashMap<String, String>) -> Vec<&'v str> {
+    let used = |name: &str| source::names_a_secret(name) && text.contains(name);
+    let values = variables.iter().filter(|(name, _)| used(name)).map(|(_, value)| value.as_str());
+    values.filter(|value| value.len() >= MIN_SECRET).collect()
 }
 
 fn into_result(examined: Examined) -> Result<Stack, Diagnostics> {

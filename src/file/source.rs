@@ -127,7 +127,7 @@ fn cover_secrets(text: &str) -> String {
 }
 
 /// Whether the key that ends `before` is called like a secret; `…_FILE` names a file and is none.
-fn names_a_secret(before: &str) -> bool {
+pub(super) fn names_a_secret(before: &str) -> bool {
     let before = before.trim_end_matches([' ', '\t', '"', '\'']);
     let is_key = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let start = before.rfind(|c| !is_key(c)).map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
