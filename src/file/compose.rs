@@ -62,7 +62,7 @@ const VOLUME: [Hint; 4] = [
 ];
 
 const CONTAINER: [Hint; 67] = [
-    ("name", "leave it out; a container is called by its table, `[container.web]`"),
+    ("name", "a container is called by its table, `[container.web]`; the stack's name stands before the first [table]"),
     ("container_name", "leave it out; a container is called by its table, `[container.web]`"),
     ("services", "write a table per container: `[container.web]`"),
     ("cmd", "write `command = [\"server\", \"--port\", \"80\"]`"),

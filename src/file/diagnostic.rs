@@ -67,8 +67,10 @@ pub enum Look {
 }
 
 impl Diagnostics {
-    pub(super) fn new(source: Source, drafts: Vec<Draft>) -> Self {
-        let mut list: Vec<Diagnostic> = drafts.into_iter().map(|draft| draft.finish(&source)).collect();
+    /// `secrets` are texts that no message may show.
+    pub(super) fn new(source: Source, drafts: Vec<Draft>, secrets: &[&str]) -> Self {
+        let mut list: Vec<Diagnostic> =
+            drafts.into_iter().map(|draft| draft.cleaned(secrets).finish(&source)).collect();
         list.sort_by_key(|diagnostic| diagnostic.place.as_ref().map(|place| (place.line, place.column)));
         list.dedup();
         Self { source, list }
@@ -215,6 +217,21 @@ impl Draft {
         self
     }
 
+    /// Without secrets, and without control characters that a value may have brought in.
+    fn cleaned(mut self, secrets: &[&str]) -> Self {
+        let labels = self.others.iter_mut().map(|(_, label)| label);
+        for text in [&mut self.message, &mut self.label].into_iter().chain(labels).chain(&mut self.help) {
+            for secret in secrets {
+                *text = text.replace(secret, "***");
+            }
+            if text.contains(is_control) {
+                *text =
+                    text.chars().map(|c| if is_control(c) { c.escape_debug().to_string() } else { c.into() }).collect();
+            }
+        }
+        self
+    }
+
     fn finish(self, source: &Source) -> Diagnostic {
         Diagnostic {
             severity: self.severity,
@@ -225,6 +242,11 @@ impl Draft {
             help: self.help,
         }
     }
+}
+
+/// Help texts have line ends of their own.
+fn is_control(c: char) -> bool {
+    c.is_control() && c != '\n'
 }
 
 fn marked(source: &Source, span: &Span, label: String) -> Marked {

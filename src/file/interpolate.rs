@@ -209,4 +209,23 @@ mod tests {
         let text = "${B:-".repeat(5000) + &"}".repeat(5000);
         assert!(matches!(&interpolate(&text, &lookup).unwrap_err()[..], [Fault { kind: FaultKind::TooDeep, .. }]));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_judged_and_faults_lie_in_it(text in "([${}:\\-A-C_é ]|\\PC){0,40}") {
+            match interpolate(&text, &lookup) {
+                Ok(replaced) => proptest::prop_assert!(text.contains('$') || replaced == text),
+                Err(faults) => {
+                    for fault in faults {
+                        proptest::prop_assert!(text.get(fault.range).is_some());
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn doubled_dollars_are_the_text_itself(text in "\\PC{0,40}") {
+            proptest::prop_assert_eq!(interpolate(&text.replace('$', "$$"), &lookup), Ok(text));
+        }
+    }
 }

@@ -12,6 +12,16 @@ pub(super) struct Key {
     pub example: &'static str,
 }
 
+impl Key {
+    /// A line for help texts that shows the key with a value.
+    pub fn in_use(&self) -> String {
+        match self.wants.starts_with("written as") {
+            true => format!("for example `{}`", self.example),
+            false => format!("for example `{} = {}`", self.name, self.example),
+        }
+    }
+}
+
 /// A kind of table.
 #[derive(Debug)]
 pub(super) struct Kind {
@@ -40,11 +50,11 @@ pub(super) const TOP: Kind = Kind {
     header: "the top of the file",
     keys: &[
         key("name", "a string", "\"shop\""),
-        key("image", "tables [image.NAME]", "{ web = { from = \"host:\" } }"),
-        key("bridge", "tables [bridge.NAME]", "{ front = { subnet = \"10.70.0.0/26\" } }"),
-        key("cgroup", "tables [cgroup.NAME]", "{ backend = { memory = \"1GiB\" } }"),
-        key("volume", "tables [volume.NAME]", "{ data = {} }"),
-        key("container", "tables [container.NAME]", "{ web = { image = \"host:\" } }"),
+        key("image", "written as tables [image.NAME]", "[image.web]"),
+        key("bridge", "written as tables [bridge.NAME]", "[bridge.front]"),
+        key("cgroup", "written as tables [cgroup.NAME]", "[cgroup.backend]"),
+        key("volume", "written as tables [volume.NAME]", "[volume.data]"),
+        key("container", "written as tables [container.NAME]", "[container.web]"),
     ],
     later: &[
         ("include", "write the tables of the other file into this one"),

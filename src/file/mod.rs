@@ -16,6 +16,7 @@ mod surroundings;
 mod syntax;
 mod table;
 mod walk;
+mod words;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -86,7 +87,7 @@ pub fn examine_text(name: &str, text: &str, surroundings: &Surroundings) -> Exam
     let (root, faults) = DeTable::parse_recoverable(text);
     let broken = !faults.is_empty();
     let root = root.into_inner();
-    let mut reader = Reader { text, source: &source, surroundings, drafts: Vec::new() };
+    let mut reader = Reader { text, surroundings, drafts: Vec::new() };
     let document = table::read(&mut reader, &root);
     let mut drafts = reader.drafts;
     match broken {
@@ -94,8 +95,22 @@ pub fn examine_text(name: &str, text: &str, surroundings: &Surroundings) -> Exam
         true => drafts = syntax::merge(&source, &faults, drafts),
     }
     let errors = drafts.iter().any(|draft| draft.severity == Severity::Error);
+    if errors {
+        // A slip in a reference leaves its table unused: that is one fault, not two.
+        drafts.retain(|draft| draft.code != code::UNUSED);
+    }
     let stack = (!errors).then(|| origins(&source, &root)).and_then(|origins| stack(document, origins));
-    Examined { stack, diagnostics: Diagnostics::new(source, drafts) }
+    Examined { stack, diagnostics: Diagnostics::new(source, drafts, &secrets(text, surroundings.variables)) }
+}
+
+/// Values shorter than this would be found in words that have nothing to do with them.
+const MIN_SECRET: usize = 4;
+
+/// The values of variables that the text uses and that are called like secrets.
+fn secrets<'v>(text: &str, variables: &'v HashMap<String, String>) -> Vec<&'v str> {
+    let used = |name: &str| source::names_a_secret(name) && text.contains(name);
+    let values = variables.iter().filter(|(name, _)| used(name)).map(|(_, value)| value.as_str());
+    values.filter(|value| value.len() >= MIN_SECRET).collect()
 }
 
 fn into_result(examined: Examined) -> Result<Stack, Diagnostics> {
@@ -146,5 +161,127 @@ fn value_origins(source: &Source, value: &DeValue, path: &str, origins: &mut Ori
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{ByteSize, Condition, ImageSource, MountSource, Restart, Seccomp};
+
+    /// A host where every path is a folder, but those that end in `.env`.
+    struct OneEnvFile;
+
+    impl Files for OneEnvFile {
+        fn kind(&self, path: &Path) -> io::Result<FileKind> {
+            Ok(if path.extension().is_some() { FileKind::File } else { FileKind::Folder })
+        }
+
+        fn read(&self, _: &Path, _: u64) -> io::Result<Vec<u8>> {
+            Ok(b"A=file\nB=$NOT_REPLACED\n".to_vec())
+        }
+    }
+
+    fn stack(text: &str) -> Stack {
+        let variables = HashMap::from([("TAG".to_owned(), "1.9".to_owned())]);
+        let surroundings =
+            Surroundings { variables: &variables, folder: PathBuf::from("/srv/shop"), files: &OneEnvFile };
+        parse("stack.toml", text, &surroundings).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
+    }
+
+    #[test]
+    fn a_container_is_safe_and_bounded_unless_told() {
+        let stack = stack("name = 'a'\n[container.web]\nimage = 'host:'\n");
+        let web = &stack.containers["web"];
+        assert_eq!(web.image.source, ImageSource::Host);
+        assert_eq!(web.limits.pids, Some(4096));
+        assert_eq!(web.restart, Restart::No);
+        assert_eq!(web.stop_timeout, Duration::from_secs(10));
+        assert_eq!(web.seccomp, Seccomp::Default);
+        assert_eq!((web.log.size, web.log.files), (ByteSize(10 << 20), 3));
+        assert_eq!((web.replicas, web.init, web.read_only), (1, true, false));
+        assert!(web.cap_add.is_empty() && web.cap_drop.is_empty() && web.bridges.is_empty());
+    }
+
+    #[test]
+    fn paths_begin_at_the_folder_of_the_file() {
+        let text = "name = 'a'\n[container.web]\nimage = 'oci:./images/web:${TAG}'\n\
+                    mount = [{ bind = '/abs/x', target = '/x' }, { bind = '../y', target = '/y' }]\n";
+        let web = &stack(text).containers["web"];
+        let path = PathBuf::from("/srv/shop/images/web");
+        assert_eq!(web.image.source, ImageSource::OciLayout { path, tag: Some("1.9".into()) });
+        assert_eq!(web.mounts[0].source, MountSource::Bind("/abs/x".into()));
+        assert_eq!(web.mounts[1].source, MountSource::Bind("/srv/shop/../y".into()));
+    }
+
+    #[test]
+    fn env_wins_over_env_file_and_files_are_not_replaced() {
+        let text =
+            "name = 'a'\n[container.web]\nimage = 'host:'\nenv_file = ['x.env']\nenv = { A = 1, C = '${TAG}' }\n";
+        let env = &stack(text).containers["web"].env;
+        let pairs: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(pairs, [("A", "1"), ("B", "$NOT_REPLACED"), ("C", "1.9")]);
+    }
+
+    #[test]
+    fn a_secret_belongs_to_the_user_that_is_written_in_numbers() {
+        let text = "name = 'a'\n[container.web]\nimage = 'host:'\nuser = '7:8'\nsecret = [{ file = 'a/pg.key' }]\n";
+        let secret = &stack(text).containers["web"].secrets[0];
+        assert_eq!((secret.uid, secret.gid, secret.mode), (7, 8, 0o400));
+        assert_eq!(secret.target, "/run/secrets/pg.key");
+    }
+
+    #[test]
+    fn capabilities_are_written_out() {
+        let text = "name = 'a'\n[container.web]\nimage = 'host:'\ncap_add = ['CAP_NET_RAW']\ncap_drop = ['ALL']\n";
+        let web = &stack(text).containers["web"];
+        assert_eq!(web.cap_add, ["NET_RAW"]);
+        assert_eq!(web.cap_drop.len(), 41);
+    }
+
+    #[test]
+    fn every_key_and_item_has_its_line() {
+        let text = "name = 'a'\n[bridge.front]\n[container.web]\nimage = 'host:'\nbridge = ['front']\nport = [\n  '80:80',\n  \
+                    '81:81',\n]\nafter.db = 'started'\n[container.db]\nimage = 'host:'\n";
+        let stack = stack(text);
+        let line = |path: &str| stack.origins.place(path).map(|place| place.line);
+        assert_eq!(line("name"), Some(1));
+        assert_eq!(line("container.web"), Some(3));
+        assert_eq!(line("container.web.port"), Some(6));
+        assert_eq!(line("container.web.port.1"), Some(8));
+        assert_eq!(line("container.web.after.db"), Some(10));
+        assert_eq!(line("container.web.memory"), Some(3), "the table, where the key is not written");
+        assert_eq!(stack.containers["web"].after["db"], Condition::Started);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_a_diagnostic() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("stack.toml");
+        let code = |path: &Path| {
+            let diagnostics = load(path, &HashMap::new()).expect_err("no stack");
+            assert!(diagnostics.render(Look::Plain).contains("error[E0100]"), "{diagnostics}");
+            diagnostics.iter().next().expect("one").message.clone()
+        };
+        assert!(code(&path).contains("cannot be read"));
+        assert!(code(folder.path()).contains("is a folder"));
+        std::fs::write(&path, b"name = 'a'\n# \xff\n").expect("written");
+        assert!(code(&path).contains("not UTF-8 (line 2)"));
+        std::fs::write(&path, "name = 'a'\n").expect("written");
+        assert_eq!(load(&path, &HashMap::new()).expect("a stack").name.as_str(), "a");
+    }
+
+    #[test]
+    fn five_hundred_containers_are_taken() {
+        let mut text = String::from("name = 'big'\n[bridge.b]\n");
+        for index in 0..500 {
+            text +=
+                &format!("[container.c{index}]\nimage = 'host:'\nbridge = ['b']\nport = ['{}:80']\n", 10_000 + index);
+        }
+        assert_eq!(stack(&text).containers.len(), 500);
     }
 }

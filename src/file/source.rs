@@ -44,6 +44,39 @@ impl Source {
         (line as u32, column as u32)
     }
 
+    /// The line that a byte lies in, without its end.
+    pub fn line_at(&self, byte: usize) -> &str {
+        let line = self.position(byte).0 as usize;
+        self.shown[self.line_starts[line - 1]..].lines().next().unwrap_or_default()
+    }
+
+    /// Where the next line begins that opens a table, or the text ends.
+    pub fn next_header(&self, byte: usize) -> usize {
+        let opens =
+            |start: &&usize| **start > byte && self.shown[**start..].trim_start_matches([' ', '\t']).starts_with('[');
+        self.line_starts.iter().find(opens).copied().unwrap_or(self.shown.len())
+    }
+
+    /// Where what is written at `byte` is written first: the same header, or `key` earlier in the same table.
+    pub fn first_writing(&self, byte: usize, key: &str) -> Option<Span> {
+        let here = self.line_at(byte).trim();
+        let line = self.position(byte).0 as usize;
+        let mut found = None;
+        for start in self.line_starts[..line - 1].iter().rev() {
+            let text = self.shown[*start..].lines().next().unwrap_or_default();
+            let blanks = text.len() - text.trim_start().len();
+            let text = text.trim();
+            let same_key = text.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+            match (here.starts_with('['), text.starts_with('[')) {
+                (true, _) if text == here => found = Some(start + blanks..start + blanks + text.len()),
+                (false, true) => break,
+                (false, false) if same_key => found = Some(start + blanks..start + blanks + key.len()),
+                _ => {}
+            }
+        }
+        found
+    }
+
     /// The nearest character boundary at or before `byte`, within the text.
     pub fn floor(&self, byte: usize) -> usize {
         let mut byte = byte.min(self.shown.len());
@@ -94,7 +127,7 @@ fn cover_secrets(text: &str) -> String {
 }
 
 /// Whether the key that ends `before` is called like a secret; `…_FILE` names a file and is none.
-fn names_a_secret(before: &str) -> bool {
+pub(super) fn names_a_secret(before: &str) -> bool {
     let before = before.trim_end_matches([' ', '\t', '"', '\'']);
     let is_key = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let start = before.rfind(|c| !is_key(c)).map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::code;
 use super::diagnostic::{Draft, Severity};
-use super::source::Source;
+use super::source::{Source, Span};
 
 /// The parser's faults, with those of `drafts` that do not hang on what the faults took away.
 ///
@@ -12,13 +12,26 @@ use super::source::Source;
 pub(super) fn merge(source: &Source, faults: &[toml::de::Error], drafts: Vec<Draft>) -> Vec<Draft> {
     let mut broken_lines = HashSet::new();
     let mut merged = Vec::new();
-    for fault in faults {
+    // A table written twice repeats its keys, and they lie in its second writing.
+    let mut doubled: Option<Span> = None;
+    let mut ordered: Vec<&toml::de::Error> = faults.iter().collect();
+    // An open string swallows what would have closed the list or table around it: of a line's faults it is the first.
+    ordered.sort_by_key(|fault| {
+        let start = fault.span().unwrap_or_default().start;
+        (source.position(start).0, !is_open_string(fault), start)
+    });
+    for fault in ordered {
         let span = fault.span().unwrap_or_default();
         let (line, _) = source.position(span.start);
+        let follows = doubled.as_ref().is_some_and(|table| table.contains(&span.start));
         // Faults that follow from the first of their line say nothing new.
-        if broken_lines.insert(line) {
-            merged.push(syntax_draft(source, fault));
+        if !broken_lines.insert(line) || follows {
+            continue;
         }
+        if fault.message() == DUPLICATE && source.line_at(span.start).trim_start().starts_with('[') {
+            doubled = Some(span.end..source.next_header(span.end));
+        }
+        merged.push(syntax_draft(source, fault));
     }
     let told = |draft: &Draft| {
         let stands_alone = !matches!(draft.code, code::MISSING_KEY | code::KEY_CHOICE | code::UNKNOWN_REFERENCE);
@@ -29,29 +42,49 @@ pub(super) fn merge(source: &Source, faults: &[toml::de::Error], drafts: Vec<Dra
     merged
 }
 
+fn is_open_string(fault: &toml::de::Error) -> bool {
+    ["invalid basic string, expected `\"`", "invalid literal string, expected `'`"].contains(&fault.message())
+}
+
+/// The parser's words for a second writing.
+const DUPLICATE: &str = "duplicate key";
+
 fn syntax_draft(source: &Source, fault: &toml::de::Error) -> Draft {
     let span = source.clamp(&fault.span().unwrap_or_default());
     let message = fault.message();
-    if message == "duplicate key" {
-        let key = &source.shown[span.clone()];
-        let draft = Draft::error(code::DUPLICATE_KEY, &span, format!("`{key}` is written twice"));
-        return draft.help("keep one of the two");
+    if message == DUPLICATE {
+        return duplicate(source, &span);
     }
     let (what, expected) = match message.split_once(", expected ") {
         Some((what, expected)) => (what, Some(expected)),
         None => (message, None),
     };
-    let draft = Draft::error(code::SYNTAX, &span, format!("this is not TOML: {what}"));
-    let draft = match expected {
-        Some("nothing") | None => draft,
-        Some(expected) => draft.label(format!("expected {expected}")),
+    let error = |message: &str| Draft::error(code::SYNTAX, &span, message);
+    match (what, expected) {
+        _ if is_open_string(fault) => error("this string is not closed").label("a quote is missing before this"),
+        ("string values must be quoted", _) => {
+            let word = &source.shown[span.clone()];
+            error("a string must stand in quotes").help(format!("write \"{word}\""))
+        }
+        ("missing comma between array elements", _) => {
+            error("a comma is missing in a list").help("or the list before this is not closed: add `]` to it")
+        }
+        (_, Some("nothing") | None) => error(&format!("this is not TOML: {what}")),
+        (_, Some(expected)) => error(&format!("this is not TOML: {what}")).label(format!("expected {expected}")),
+    }
+}
+
+/// Points at the first writing as well, where it is found in the text: the parser does not tell it.
+fn duplicate(source: &Source, span: &Span) -> Draft {
+    let key = &source.shown[span.clone()];
+    let line = source.line_at(span.start).trim();
+    let draft = match line.starts_with('[') {
+        true => Draft::error(code::DUPLICATE_KEY, span, format!("the table {line} is written twice")),
+        false => Draft::error(code::DUPLICATE_KEY, span, format!("`{key}` is written twice")),
     };
-    let rest = source.shown[span.start..].lines().next().unwrap_or_default();
-    let unquoted = what.contains("quoted") || what.contains("string");
-    draft.maybe_help(unquoted.then(|| {
-        format!(
-            "a text stands in quotes: {:?}",
-            rest.split(['#', ',']).next().unwrap_or_default().trim().trim_matches('"')
-        )
-    }))
+    match source.first_writing(span.start, key) {
+        Some(first) => draft.label("again").other(&first, "first here"),
+        None => draft,
+    }
+    .help("keep one of the two")
 }

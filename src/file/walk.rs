@@ -16,14 +16,14 @@ use super::diagnostic::Draft;
 use super::interpolate::{FaultKind, interpolate};
 use super::keys::{KINDS, Key, Kind};
 use super::literal::{Text, raw_range};
-use super::source::{At, Source, Span};
+use super::source::{At, Span};
 use super::surroundings::{FileKind, Surroundings};
+use super::words::{nearest, proposed_name, quoted_list, wrapped};
 use crate::model::{Name, NameError};
 
 /// What the reading of one file goes through: its text, what is around it, and the faults so far.
 pub(super) struct Reader<'s> {
     pub text: &'s str,
-    pub source: &'s Source,
     pub surroundings: &'s Surroundings<'s>,
     pub drafts: Vec<Draft>,
 }
@@ -36,6 +36,8 @@ pub(super) struct Section<'t> {
     pub span: Span,
     kind: &'static Kind,
     table: &'t DeTable<'t>,
+    /// Keys that wrong ones in it were written for: told once, and not as missing as well.
+    meant: Vec<&'static str>,
 }
 
 /// A value under a key, or one of a list under that key.
@@ -64,6 +66,11 @@ impl<'t> Section<'t> {
     pub fn has(&self, name: &str) -> bool {
         self.table.contains_key(name)
     }
+
+    /// Whether a wrong key of the section was told to be better written as `name`.
+    pub fn meant(&self, name: &str) -> bool {
+        self.meant.contains(&name)
+    }
 }
 
 impl Item<'_> {
@@ -85,32 +92,38 @@ impl<'s> Reader<'s> {
         span: Span,
         table: &'t DeTable<'t>,
     ) -> Section<'t> {
+        let mut meant = Vec::new();
         for (key, _) in table {
             if kind.key(key.get_ref()).is_none() {
-                self.unknown_key(kind, &title, key);
+                meant.extend(self.unknown_key(kind, &title, key));
             }
         }
-        Section { title, span, kind, table }
+        Section { title, span, kind, table, meant }
     }
 
-    fn unknown_key(&mut self, kind: &Kind, title: &str, key: &Spanned<impl AsRef<str>>) {
+    /// Tells an unknown key; answers with the keys that were meant by it.
+    fn unknown_key(&mut self, kind: &Kind, title: &str, key: &Spanned<impl AsRef<str>>) -> Vec<&'static str> {
         let (name, span) = (key.get_ref().as_ref(), key.span());
+        let hinted = |hint: &str| {
+            let names = kind.keys.iter().map(|key| key.name);
+            names.filter(|name| hint.contains(&format!("`{name} = "))).collect()
+        };
         if let Some((_, today)) = kind.later.iter().find(|(later, _)| *later == name) {
             let message = format!("`{name}` in {title} is not supported yet");
-            return self.push(Draft::error(code::NOT_YET, &span, message).help(*today));
+            self.push(Draft::error(code::NOT_YET, &span, message).help(*today));
+            return hinted(today);
         }
         if let Some(hint) = compose::hint(kind, name) {
             let message = format!("`{name}` in {title} is not a key of stack files");
             let draft = Draft::error(code::FOREIGN_SPELLING, &span, message).label("known from other tools");
-            return self.push(draft.help(hint));
+            self.push(draft.help(hint));
+            return hinted(hint);
         }
         let mut draft = Draft::error(code::UNKNOWN_KEY, &span, format!("unknown key `{name}` in {title}"));
-        let names: Vec<&str> = kind.keys.iter().map(|key| key.name).collect();
-        if let Some(near) = nearest(name, names.iter().copied()) {
-            draft = draft.label(format!("did you mean `{near}`?"));
-            if let Some(key) = kind.key(near) {
-                draft = draft.help(format!("for example `{} = {}`", key.name, key.example));
-            }
+        let names: Vec<&'static str> = kind.keys.iter().map(|key| key.name).collect();
+        let near = kind.key(nearest(name, names.iter().copied()).unwrap_or_default());
+        if let Some(key) = near {
+            draft = draft.label(format!("did you mean `{}`?", key.name)).help(key.in_use());
         } else if let Some(home) = KINDS.iter().find(|other| other.key(name).is_some()) {
             draft = draft.label(format!("belongs in {}", home.header));
             if home.header.starts_with("the top") {
@@ -122,12 +135,15 @@ impl<'s> Reader<'s> {
             false => wrapped("allowed here: ", &names),
         };
         self.push(draft.help(allowed));
+        near.map(|key| key.name).into_iter().collect()
     }
 
     /// The value of a key that must be there.
     pub fn required<'t>(&mut self, section: &Section<'t>, name: &str) -> Option<Item<'t>> {
         let found = section.get(name);
-        if let (None, Some(key)) = (&found, section.kind.key(name)) {
+        if let (None, Some(key)) = (&found, section.kind.key(name))
+            && !section.meant(name)
+        {
             let message = format!("{} has no `{name}`", section.title);
             let draft = Draft::error(code::MISSING_KEY, &section.span, message);
             self.push(draft.help(format!("add `{} = {}`", key.name, key.example)));
@@ -135,17 +151,22 @@ impl<'s> Reader<'s> {
         found
     }
 
+    /// Tells that `value`, which is the item's or one of its list, has another type than the key wants.
     pub fn wrong_type(&mut self, item: &Item, value: &Spanned<DeValue>) {
-        let found = type_name(value.get_ref());
-        let message = format!("`{}` must be {}, not {found}", item.key.name, item.key.wants);
-        let written = self.source.shown.get(value.span()).unwrap_or_default();
-        let listed =
-            item.key.wants == "a list of strings" && value.get_ref().is_str() && !written.contains(['\n', ' ']);
-        let example = match listed {
-            true => format!("write it as a list: `{} = [{written}]`", item.key.name),
-            false => format!("for example `{} = {}`", item.key.name, item.key.example),
+        let (key, found) = (item.key, type_name(value.get_ref()));
+        let whole = value.span() == item.span();
+        let message = match key.wants.strip_prefix("a list of ") {
+            Some(items) if !whole => {
+                format!("every item of `{}` must be a {}, not {found}", key.name, &items[..items.len() - 1])
+            }
+            _ => format!("`{}` must be {}, not {found}", key.name, key.wants),
         };
-        self.push(Draft::error(code::WRONG_TYPE, &value.span(), message).label(found).help(example));
+        let listed = match value.get_ref() {
+            DeValue::String(string) if whole && key.wants == "a list of strings" => Some(as_list(key, string)),
+            _ => None,
+        };
+        let draft = Draft::error(code::WRONG_TYPE, &value.span(), message).label(found);
+        self.push(draft.help(listed.unwrap_or_else(|| key.in_use())));
     }
 
     pub fn boolean(&mut self, item: Option<Item>) -> Option<bool> {
@@ -306,9 +327,9 @@ impl<'s> Reader<'s> {
     }
 
     /// A string, number or boolean as text.
-    pub fn scalar(&mut self, item: &Item, value: &Spanned<DeValue>) -> Option<String> {
-        match value.get_ref() {
-            DeValue::String(string) => self.replaced(string, value.span()).map(|text| text.value),
+    pub fn scalar(&mut self, item: &Item, entry: &Entry) -> Option<String> {
+        match entry.value.get_ref() {
+            DeValue::String(string) => self.replaced(string, entry.value.span()).map(|text| text.value),
             DeValue::Integer(integer) => {
                 let number = i128::from_str_radix(integer.as_str(), integer.radix());
                 Some(number.map_or_else(|_| integer.as_str().to_owned(), |number| number.to_string()))
@@ -316,7 +337,12 @@ impl<'s> Reader<'s> {
             DeValue::Float(float) => Some(float.as_str().to_owned()),
             DeValue::Boolean(boolean) => Some(boolean.to_string()),
             DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-                self.wrong_type(item, value);
+                let found = type_name(entry.value.get_ref());
+                let (key, name) = (item.key, &entry.name);
+                let message =
+                    format!("`{name}` in `{}` must be a string, a number or a boolean, not {found}", key.name);
+                let draft = Draft::error(code::WRONG_TYPE, &entry.value.span(), message).label(found);
+                self.push(draft.help(key.in_use()));
                 None
             }
         }
@@ -328,7 +354,12 @@ impl<'s> Reader<'s> {
             Err(fault) => fault,
         };
         let proposal = proposed_name(text);
-        let draft = Draft::error(code::BAD_NAME, span, format!("{what}: {fault}"));
+        let draft = {
+            let fault = fault.to_string();
+            // The rule that some of the texts end with stands below all of them.
+            let why = fault.split_once("; ").map_or(fault.as_str(), |(why, _)| why);
+            Draft::error(code::BAD_NAME, span, format!("{what} cannot be used: {why}"))
+        };
         let draft = match (&fault, &proposal) {
             (NameError::Empty, _) | (_, None) => draft,
             (_, Some(proposal)) => draft.label(format!("`{proposal}` would do")),
@@ -385,6 +416,18 @@ impl<'s> Reader<'s> {
     }
 }
 
+/// How a string stands as the list that the key wants: a command by its words.
+fn as_list(key: &Key, string: &str) -> String {
+    let words: Vec<&str> = match key.name {
+        "command" | "entrypoint" | "exec" => string.split_whitespace().collect(),
+        _ => vec![string],
+    };
+    match string.contains(['"', '\'', '\\', '\n']) {
+        true => key.in_use(),
+        false => format!("write it as a list: `{} = [\"{}\"]`", key.name, words.join("\", \"")),
+    }
+}
+
 fn entries<'t>(table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
     let entry = |(key, value): (&'t Spanned<_>, &'t Spanned<DeValue<'t>>)| {
         let name: &std::borrow::Cow<str> = key.get_ref();
@@ -406,7 +449,7 @@ fn variable_fault(kind: FaultKind, at: &Span, variables: &HashMap<String, String
             draft.help(format!("set it, or give a default: `${{{name}:-default}}`"))
         }
         FaultKind::Unclosed => bad("`${` has no `}`".into()).help("write `$$` for a `$` of its own"),
-        FaultKind::BadName(name) => bad(format!("`{name}` is no name of a variable"))
+        FaultKind::BadName(name) => bad(format!("`${{{name}}}` names no variable"))
             .help("a name is made of letters, digits and `_`; write `$${` for a `${` of its own"),
         FaultKind::BadOperator { name, operator } => {
             bad(format!("`{operator}` after a variable's name is not supported; only `:-` is"))
@@ -427,64 +470,6 @@ pub(super) fn bad_choice(key: &str, text: &Text, spellings: &[&str]) -> Draft {
     draft.help(format!("allowed: {}", quoted_list(spellings)))
 }
 
-/// `"a", "b" or "c"`.
-pub(super) fn quoted_list(words: &[&str]) -> String {
-    match words {
-        [] => String::new(),
-        [one] => format!("\"{one}\""),
-        [first @ .., last] => {
-            let first: Vec<String> = first.iter().map(|word| format!("\"{word}\"")).collect();
-            format!("{} or \"{last}\"", first.join(", "))
-        }
-    }
-}
-
-/// The spelling that `word` is most likely a slip of.
-pub(super) fn nearest<'w>(word: &str, candidates: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    let lower = word.to_lowercase();
-    let score = |candidate: &&str| {
-        let other = candidate.to_lowercase();
-        let related = other.len() > 2 && lower.len() > 2 && (lower.starts_with(&other) || other.starts_with(&lower));
-        let similar = strsim::jaro_winkler(&lower, &other);
-        let edits = strsim::damerau_levenshtein(&lower, &other);
-        let close = edits <= 1 + lower.len() / 4 || (related && similar > 0.85);
-        close.then_some((edits, (similar * 1000.0) as i64))
-    };
-    let scored = candidates.filter_map(|candidate| Some((score(&candidate)?, candidate)));
-    scored.min_by_key(|((edits, similar), candidate)| (*edits, -*similar, *candidate)).map(|(_, candidate)| candidate)
-}
-
-/// `text` made into a name, where something is left of it.
-fn proposed_name(text: &str) -> Option<String> {
-    let replace = |c: char| match c.to_ascii_lowercase() {
-        c @ ('a'..='z' | '0'..='9') => c,
-        _ => '-',
-    };
-    let replaced: String = text.chars().map(replace).collect();
-    let trimmed = replaced.trim_start_matches(|c: char| !c.is_ascii_lowercase());
-    let cut = trimmed.get(..trimmed.len().min(Name::MAX))?.trim_end_matches('-');
-    Name::new(cut).is_ok().then(|| cut.to_owned())
-}
-
-/// Words in lines of bounded width.
-fn wrapped(lead: &str, words: &[&str]) -> String {
-    const WIDTH: usize = 90;
-    let mut lines = vec![lead.to_owned()];
-    for (index, word) in words.iter().enumerate() {
-        let comma = if index + 1 < words.len() { "," } else { "" };
-        if lines.last().is_some_and(|line| line.len() + word.len() + 2 > WIDTH) {
-            lines.push(String::new());
-        }
-        let line = lines.last_mut().expect("never empty");
-        if !line.is_empty() && !line.ends_with(' ') {
-            line.push(' ');
-        }
-        line.push_str(word);
-        line.push_str(comma);
-    }
-    lines.join("\n")
-}
-
 pub(super) fn type_name(value: &DeValue) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -494,29 +479,5 @@ pub(super) fn type_name(value: &DeValue) -> &'static str {
         DeValue::Datetime(_) => "a date or time",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_spelling_is_a_slip_away() {
-        let near = |word| nearest(word, ["memory", "memory_low", "mount", "restart", "cpu", "cpu_weight"].into_iter());
-        assert_eq!(near("memmory"), Some("memory"));
-        assert_eq!(near("Memory"), Some("memory"));
-        assert_eq!(near("mounts"), Some("mount"));
-        assert_eq!(near("cpu_wieght"), Some("cpu_weight"));
-        assert_eq!(near("banana"), None);
-        assert_eq!(near(""), None);
-    }
-
-    #[test]
-    fn a_name_is_proposed_where_one_is_near() {
-        assert_eq!(proposed_name("My_Shop").as_deref(), Some("my-shop"));
-        assert_eq!(proposed_name("1web-").as_deref(), Some("web"));
-        assert_eq!(proposed_name("ü"), None);
-        assert_eq!(proposed_name("é42x").as_deref(), Some("x"));
     }
 }

@@ -27,8 +27,8 @@ fn host_ports(document: &Document, drafts: &mut Vec<Draft>) {
                 };
                 let draft = Draft::error(code::PORT_CLASH, &port.span, message);
                 let draft = draft
-                    .label(format!("{}", port.value.bind))
-                    .other(&first.span, format!("{} here", first.value.bind));
+                    .label(format!("on {}", port.value.bind))
+                    .other(&first.span, format!("on {}", first.value.bind));
                 drafts.push(draft.help("give one of them another port, or each its own address"));
             }
             seen.push((name, port));

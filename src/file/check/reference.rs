@@ -6,7 +6,7 @@ use crate::file::code;
 use crate::file::diagnostic::Draft;
 use crate::file::source::At;
 use crate::file::table::{Document, Named};
-use crate::file::walk::nearest;
+use crate::file::words::nearest;
 
 pub(super) fn check(document: &Document, drafts: &mut Vec<Draft>) {
     let mut used: [HashSet<&str>; 4] = Default::default();
@@ -47,7 +47,7 @@ fn resolve<T>(kind: &str, reference: &At<String>, named: &Named<T>, drafts: &mut
             let names: Vec<String> = named.names().map(|name| format!("`{name}`")).collect();
             let draft = draft.label("defined nowhere");
             match names.is_empty() {
-                false => draft.help(format!("there is {}", names.join(", "))),
+                false => draft.help(format!("defined are {}", names.join(", "))),
                 true if kind == "container" => draft,
                 true => draft.help(format!("add a table `[{kind}.{name}]`")),
             }

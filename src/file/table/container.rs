@@ -12,7 +12,8 @@ use crate::file::code;
 use crate::file::diagnostic::Draft;
 use crate::file::keys::LOG;
 use crate::file::source::{At, Span};
-use crate::file::walk::{Reader, Section, bad_choice, quoted_list};
+use crate::file::walk::{Reader, Section, bad_choice};
+use crate::file::words::quoted_list;
 use crate::model::{
     ByteSize, Condition, Container, Image, ImageSource, ImageUse, LogLimits, Name, PortMap, Restart, Seccomp,
 };

@@ -6,7 +6,7 @@ use crate::file::code;
 use crate::file::diagnostic::Draft;
 use crate::file::literal::Text;
 use crate::file::surroundings::FileKind;
-use crate::file::walk::{Reader, Section, quoted_list};
+use crate::file::walk::{Reader, Section};
 
 /// The most that an `env_file` may hold; the kernel takes 2 MiB of arguments and variables by default (execve(2)).
 const MAX_ENV_FILE: u64 = 1 << 20;
@@ -21,10 +21,13 @@ pub(super) fn read(reader: &mut Reader, section: &Section) -> IndexMap<String, S
     for entry in reader.entries(item.as_ref()) {
         let Some(item) = &item else { continue };
         if let Err(rule) = check_name(&entry.name) {
-            let message = format!("`{}` is no name of a variable", entry.name);
+            let message = match entry.name.as_str() {
+                "" => "an empty text is no name of a variable".to_owned(),
+                name => format!("`{name}` is no name of a variable"),
+            };
             reader.push(Draft::error(code::BAD_ENV, &entry.name_span, message).help(rule));
         }
-        if let Some(value) = reader.scalar(item, entry.value) {
+        if let Some(value) = reader.scalar(item, &entry) {
             variables.insert(entry.name, value);
         }
     }
@@ -41,7 +44,7 @@ pub(super) fn labels(reader: &mut Reader, section: &Section) -> IndexMap<String,
                 Draft::error(code::BAD_TEXT, &entry.name_span, format!("`{}` is no key of a label", entry.name));
             reader.push(draft.help("for example `labels = { \"com.example.team\" = \"web\" }`"));
         }
-        if let Some(value) = reader.scalar(item, entry.value) {
+        if let Some(value) = reader.scalar(item, &entry) {
             labels.insert(entry.name, value);
         }
     }
@@ -113,8 +116,7 @@ fn env_line(line: &str) -> Result<Option<(&str, &str)>, LineFault> {
     match value[1..].strip_suffix(quote) {
         Some(inner) => Ok(Some((name, inner))),
         None => {
-            let quotes = quoted_list(&[&quote.to_string()]);
-            let message = format!("opens the value of `{name}` with {quotes} and does not close it");
+            let message = format!("opens a quote in the value of `{name}` and does not close it");
             Err(LineFault { message, help: Some("a value reaches to the end of its line; quotes are not needed") })
         }
     }

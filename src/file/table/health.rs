@@ -41,6 +41,7 @@ fn probe(reader: &mut Reader, section: &Section) -> Option<Probe> {
     let written: Vec<Item> = ["exec", "tcp", "http"].into_iter().filter_map(|kind| section.get(kind)).collect();
     match &written[..] {
         [one] => probe_of(reader, section, one.key.name),
+        [] if ["exec", "tcp", "http"].iter().any(|kind| section.meant(kind)) => None,
         [] => {
             let message = format!("{} says no way to probe", section.title);
             let draft = Draft::error(code::KEY_CHOICE, &section.span, message);

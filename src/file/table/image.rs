@@ -5,7 +5,8 @@ use crate::file::code;
 use crate::file::diagnostic::Draft;
 use crate::file::literal::Text;
 use crate::file::surroundings::FileKind;
-use crate::file::walk::{Reader, Section, nearest};
+use crate::file::walk::{Reader, Section};
+use crate::file::words::nearest;
 use crate::model::{Image, ImageSource, ImageUse};
 
 const SCHEMES: [&str; 5] = ["host", "dir", "oci", "oci-archive", "docker-archive"];

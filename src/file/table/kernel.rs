@@ -9,7 +9,8 @@ use crate::file::diagnostic::Draft;
 use crate::file::keys::Key;
 use crate::file::source::At;
 use crate::file::surroundings::FileKind;
-use crate::file::walk::{Entry, Item, Reader, Section, bad_choice, nearest, type_name};
+use crate::file::walk::{Entry, Item, Reader, Section, bad_choice, type_name};
+use crate::file::words::nearest;
 use crate::model::{Seccomp, Ulimit};
 
 /// capabilities(7), in the order of their numbers.
@@ -293,7 +294,7 @@ pub(super) fn sysctls(reader: &mut Reader, section: &Section) -> IndexMap<String
             reader.push(draft.help("the kernel's switches are 0 and 1"));
             continue;
         }
-        let Some(value) = reader.scalar(&item, entry.value) else { continue };
+        let Some(value) = reader.scalar(&item, &entry) else { continue };
         if value.is_empty() || value.contains(['\n', '\r']) {
             let message = format!("the value of `{}` must be one line", entry.name);
             reader.push(Draft::error(code::BAD_TEXT, &entry.value.span(), message));

@@ -62,8 +62,7 @@ impl<T> Named<T> {
 
 /// Reads the whole document.
 pub(super) fn read(reader: &mut Reader, root: &DeTable) -> Document {
-    let start = 0..root.iter().next().map_or(0, |(key, _)| key.span().end);
-    let top = reader.section(&TOP, "the top of the file".into(), start, root);
+    let top = reader.section(&TOP, "the stack file".into(), 0..0, root);
     let name = reader.required(&top, "name").and_then(|item| {
         let text = reader.text(Some(item))?;
         reader.name(&text.value, &text.span, "the stack's name")
@@ -86,15 +85,19 @@ fn named<'t, T>(
     let mut named = Named::new();
     let what = kind.header.trim_start_matches('[').split('.').next().unwrap_or_default();
     let item = top.get(what);
+    let mut nameless_told = false;
     for entry in reader.entries(item.as_ref()) {
         let DeValue::Table(table) = entry.value.get_ref() else {
-            reader.push(no_table(what, &entry.name, &entry.name_span));
+            // `[container]` with keys right below it is one slip, however many keys there are.
+            if !std::mem::replace(&mut nameless_told, true) {
+                reader.push(no_table(what, &entry.name, &entry.name_span));
+            }
             named.faulty.insert(entry.name);
             continue;
         };
         let section = reader.section(kind, format!("[{what}.{}]", entry.name), entry.name_span.clone(), table);
         let value = read(reader, section);
-        match reader.name(&entry.name, &entry.name_span, &format!("the name of [{what}.{}]", entry.name)) {
+        match reader.name(&entry.name, &entry.name_span, &format!("the {what}'s name")) {
             Some(name) => {
                 named.tables.insert(name, At::new(value, entry.name_span));
             }

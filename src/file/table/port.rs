@@ -37,6 +37,9 @@ pub(super) fn read(reader: &mut Reader, section: &Section) -> Vec<At<PortMap>> {
 
 fn port_map(text: &Text) -> Result<PortMap, Box<Draft>> {
     let bad = |message: String| Box::new(Draft::error(code::BAD_PORT, &text.span, message).help(FORMS));
+    if text.value.is_empty() {
+        return Err(bad("an empty string is no published port".into()));
+    }
     let (ports, protocol) = match text.value.split_once('/') {
         Some((ports, protocol)) => (ports, self::protocol(text, protocol)?),
         None => (text.value.as_str(), Protocol::Tcp),

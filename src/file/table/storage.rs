@@ -78,7 +78,7 @@ fn check_target(path: &str, span: &Span) -> Result<(), Box<Draft>> {
     let Some(rest) = path.strip_prefix('/') else {
         let draft = bad(format!("a path in the container must be absolute, not `{path}`"));
         let proposal = path.trim_start_matches("./");
-        let sensible = !proposal.is_empty() && !proposal.starts_with(['.', '~']);
+        let sensible = !proposal.is_empty() && !proposal.starts_with(['.', '~']) && !proposal.contains("..");
         return Err(Box::new(draft.maybe_help(sensible.then(|| format!("write \"/{proposal}\"")))));
     };
     let clean: Vec<&str> = rest.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
@@ -162,6 +162,7 @@ fn mount_source(reader: &mut Reader, section: &Section) -> Option<MountSource> {
             reader.push(draft.help("write a table for each"));
             None
         }
+        (None, None) if section.meant("bind") || section.meant("tmpfs") => None,
         (None, None) => {
             let draft = Draft::error(code::KEY_CHOICE, &section.span, "a mount needs `bind` or `tmpfs`");
             reader.push(draft.help("add `bind = \"./src\"` for files of the host, or `tmpfs = \"64MiB\"` for memory"));
