@@ -8,18 +8,22 @@ mod image;
 mod tar;
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use image::{Packing, add_to_oci_layout, archive_folder, docker_archive, run};
 use proptest::prelude::*;
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use serde_json::json;
 use stack::runtime::image::tar::{TarKind, TarReader};
 use stack::runtime::image::{
     ImageError, ImageOrigin, ImageStore, LayerDigest, LayerSource, UnpackError, UnpackLimits, Unpacked, unpack_layer,
 };
+use stack::runtime::overlay::{OverlayMount, OverlaySupport};
 use tar::{Member, archive, record};
 
 /// Unpacks into a folder of its own inside a folder of which nothing else may change.
@@ -497,7 +501,7 @@ fn damage_is_named_and_leaves_nothing_behind() {
         for (expected, damage) in &damages {
             let (folder, store) = store();
             let path = folder.path().join("layout");
-            add_to_oci_layout(&path, &[layer.clone()], packing, &json!({}), None);
+            add_to_oci_layout(&path, std::slice::from_ref(&layer), packing, &json!({}), None);
             let blob = path.join("blobs/sha256").join(LayerDigest::of(&image::pack(&layer, packing)).hex());
             let mut bytes = fs::read(&blob).unwrap();
             damage(&mut bytes);
@@ -698,7 +702,7 @@ fn the_skeleton_of_the_host_holds_what_programs_need_and_no_secret() {
     for secret in ["etc/shadow", "etc/gshadow", "etc/shadow-", "etc/sudoers", "etc/ssl/private", "etc/machine-id"] {
         assert!(!all.contains_key(Path::new(secret)), "{secret}");
     }
-    for (path, _) in &all {
+    for path in all.keys() {
         let place = root.join(path);
         if fs::symlink_metadata(&place).unwrap().is_file() {
             let content = String::from_utf8_lossy(&fs::read(&place).unwrap()).into_owned();
@@ -709,6 +713,32 @@ fn the_skeleton_of_the_host_holds_what_programs_need_and_no_secret() {
     assert_eq!(fs::read_dir(root.join("home")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(root.join("root")).unwrap().count(), 0);
     assert!(fs::read_to_string(root.join("etc/passwd")).unwrap().starts_with("root:*:0:0:"));
+}
+
+#[test]
+fn programs_of_the_host_run_on_its_skeleton() {
+    let (folder, store) = store();
+    let image = store.resolve(&ImageOrigin::Host).unwrap();
+    let lower = bring_in(&store, &ImageOrigin::Host);
+    let [upper, work, target] = ["upper", "work", "target"].map(|name| folder.path().join(name));
+    for folder in [&upper, &work, &target] {
+        fs::create_dir(folder).unwrap();
+    }
+    let plan = OverlayMount { lower, upper, work }.compile(OverlaySupport::probe()).unwrap();
+    // A mount namespace of the thread alone, which takes the mounts along when it ends.
+    let inside = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("this test needs root");
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+        plan.mount(&CString::new(target.as_os_str().as_bytes()).unwrap()).unwrap();
+        for (host, inside) in &image.binds {
+            mount_bind(host, target.join(inside.trim_start_matches('/'))).unwrap();
+        }
+        let script = "id -un; id -un nobody; ls /home /root; cat /etc/shadow 2>&1 | tail -c 26; echo x > /tmp/x";
+        let output =
+            run(Command::new("chroot").arg(&target).args(["/bin/sh", "-c", script]).env("PATH", "/usr/bin:/usr/sbin"));
+        assert_eq!(String::from_utf8(output).unwrap(), "root\nnobody\n/home:\n\n/root:\nNo such file or directory\n");
+    };
+    std::thread::spawn(inside).join().unwrap();
 }
 
 #[test]

@@ -96,25 +96,28 @@ impl OverlayMount {
         if self.lower.is_empty() {
             return Err(OverlayError::NoLower);
         }
-        let fits = |path: &PathBuf| path.as_os_str().len() <= MAX_VALUE;
-        let steps = if support.lower_one_by_one && self.lower.iter().chain([&self.upper, &self.work]).all(fits) {
-            self.one_by_one()?
-        } else {
-            self.in_one_page()?
-        };
-        Ok(OverlayPlan { steps })
+        if support.lower_one_by_one {
+            let settings = self.one_by_one()?;
+            if settings.iter().all(|(_, value)| value.as_bytes().len() <= MAX_VALUE) {
+                return Ok(OverlayPlan { steps: Steps::FsConfig(settings) });
+            }
+        }
+        Ok(OverlayPlan { steps: self.in_one_page()? })
     }
 
-    fn one_by_one(&self) -> Result<Steps, OverlayError> {
+    fn one_by_one(&self) -> Result<Vec<(CString, CString)>, OverlayError> {
         let mut settings = vec![(c"source".to_owned(), c"stack".to_owned())];
         for lower in &self.lower {
             settings.push((c"lowerdir+".to_owned(), c_string(lower, lower.as_os_str().as_bytes())?));
         }
         for (key, path) in [(c"upperdir", &self.upper), (c"workdir", &self.work)] {
-            settings.push((key.to_owned(), c_string(path, path.as_os_str().as_bytes())?));
+            // The kernel takes backslashes out of these two, and not out of lower layers.
+            let mut value = Vec::new();
+            escape(path, b"\\", &mut value);
+            settings.push((key.to_owned(), c_string(path, &value)?));
         }
         settings.extend(OPTIONS.map(|(key, value)| (key.to_owned(), value.to_owned())));
-        Ok(Steps::FsConfig(settings))
+        Ok(settings)
     }
 
     /// Layers lie beside each other, and naming them from there saves most of each path.
