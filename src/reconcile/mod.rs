@@ -15,6 +15,7 @@ pub use actual::{
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
-pub use host::{Host, HostError, LinuxHost, LockError, Roots, StackLock};
+pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
+pub use host::{ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Roots, StackLock};
 pub use road::{Looked, RoadError, Travelled, Wish, look, travel};
 pub use step::{Action, AdjustContainer, Plan, Step, Verb};

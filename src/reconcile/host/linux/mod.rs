@@ -3,6 +3,7 @@
 mod bundle;
 mod cgroups;
 mod container;
+mod exec;
 mod images;
 mod lock;
 mod nat;
@@ -30,6 +31,7 @@ use crate::runtime::image::ImageStore;
 use crate::runtime::net::{Links, Sysctls};
 
 use images::KnownImage;
+pub use exec::{ExecFailure, ExecWish};
 pub use lock::{LockError, StackLock};
 
 /// Where things are on this host; other places in tests.
