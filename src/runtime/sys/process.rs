@@ -27,6 +27,9 @@ pub enum Cloned {
     },
 }
 
+/// linux/sched.h; the C library's constant is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 #[repr(C)]
 #[derive(Default)]
 struct CloneArgs {
@@ -57,7 +60,7 @@ pub fn clone_child(namespaces: NamespaceFlags, cgroup: Option<BorrowedFd<'_>>) -
         ..CloneArgs::default()
     };
     if let Some(directory) = cgroup {
-        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = directory.as_raw_fd() as u64;
     }
     // SAFETY: without CLONE_VM the child works on its own copy of memory and stack, so returning twice is sound for a
@@ -76,7 +79,14 @@ pub fn clone_sibling() -> Result<i32, Errno> {
     const NULL: usize = 0;
     // SAFETY: as for `clone_child`; a null stack means the copy of the caller's own.
     let pid = check(unsafe {
-        libc::syscall(libc::SYS_clone, libc::CLONE_PARENT as libc::c_ulong | libc::SIGCHLD as libc::c_ulong, NULL, NULL, NULL, NULL)
+        libc::syscall(
+            libc::SYS_clone,
+            libc::CLONE_PARENT as libc::c_ulong | libc::SIGCHLD as libc::c_ulong,
+            NULL,
+            NULL,
+            NULL,
+            NULL,
+        )
     })?;
     Ok(pid as i32)
 }
@@ -196,8 +206,7 @@ fn wait4(pid: i32, options: i32) -> Result<Option<ReapedChild>, Errno> {
     if pid == 0 {
         return Ok(None);
     }
-    let status =
-        if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    let status = if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
     Ok(Some(ReapedChild { pid, status }))
 }
 
@@ -213,4 +222,11 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
 pub fn unshare_cgroup_namespace() -> Result<(), Errno> {
     // SAFETY: concerns neither memory nor descriptors.
     check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWCGROUP) }).map(drop)
+}
+
+/// An anonymous session keyring, so that the caller's keys cannot be found: keyctl(2).
+pub fn new_session_keyring() -> Result<(), Errno> {
+    const JOIN_SESSION_KEYRING: libc::c_ulong = 1;
+    // SAFETY: a null name asks for a keyring without one.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0usize) }).map(drop)
 }
