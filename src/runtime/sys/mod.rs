@@ -1,12 +1,31 @@
-//! The only `unsafe`: one function per system call.
-pub mod netlink;
+//! The only `unsafe`: one function per system call, typed flags in, owned descriptors out, `Errno` on failure.
+//!
+//! Only the calls are here that rustix lacks, marks unsafe, or wraps with an allocation: most of these are made between
+//! `clone` and `exec`, where nothing may allocate, lock or touch the C library's state. None of them goes through
+//! a C library wrapper that does more than the call (glibc's `setuid` family signals every thread, its `fork` runs handlers).
+//! What the calls are used for is left to the rooms that use them.
 
+mod creds;
+mod mount;
+pub mod netlink;
+mod process;
 pub mod seccomp;
 mod seccomp_trial;
+mod signal;
 
+pub use creds::{
+    CapabilityBits, Prctl, capset, drop_from_bounding_set, last_capability, prctl, set_groups, set_ids, set_secure_bits,
+};
+pub use mount::{MountAttributes, mount_setattr};
+pub use process::{
+    Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, close_all_from, close_on_exec_from,
+    current_directory, duplicate_onto, execute, execute_descriptor, exit_now, new_session_keyring, reap_any,
+    reap_child, set_rlimit, unshare_cgroup_namespace,
+};
 pub use rustix::io::Errno;
 pub use seccomp::{SeccompFilterFlags, SockFilter, seccomp_install};
 pub use seccomp_trial::{CallAbi, RawCall, TrialAnswer, make_calls_filtered};
+pub use signal::{SignalSet, block_signals, default_dispositions, send_signal, wait_for_signal};
 
 /// The result of a raw system call: negative numbers down to -4095 are error codes.
 fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
