@@ -34,7 +34,8 @@ pub(super) fn merge(source: &Source, faults: &[toml::de::Error], drafts: Vec<Dra
         if fault.message() == DUPLICATE && source.line_at(span.start).trim_start().starts_with('[') {
             doubled = Some(span.end..source.next_header(span.end));
         }
-        string_is_open |= is_open_string(fault);
+        let in_list = source.line_at(span.start).split_once('=').is_some_and(|(_, value)| value.contains(['[', '{']));
+        string_is_open |= is_open_string(fault) && in_list;
         merged.push(syntax_draft(source, fault));
     }
     let told = |draft: &Draft| {
