@@ -14,6 +14,7 @@ pub(super) fn merge(source: &Source, faults: &[toml::de::Error], drafts: Vec<Dra
     let mut merged = Vec::new();
     // A table written twice repeats its keys, and they lie in its second writing.
     let mut doubled: Option<Span> = None;
+    let mut string_is_open = false;
     let mut ordered: Vec<&toml::de::Error> = faults.iter().collect();
     // An open string swallows what would have closed the list or table around it: of a line's faults it is the first.
     ordered.sort_by_key(|fault| {
@@ -23,7 +24,9 @@ pub(super) fn merge(source: &Source, faults: &[toml::de::Error], drafts: Vec<Dra
     for fault in ordered {
         let span = fault.span().unwrap_or_default();
         let (line, _) = source.position(span.start);
-        let follows = doubled.as_ref().is_some_and(|table| table.contains(&span.start));
+        let repeats = doubled.as_ref().is_some_and(|table| table.contains(&span.start));
+        let follows =
+            repeats || (string_is_open && AFTER_OPEN_STRING.iter().any(|start| fault.message().starts_with(start)));
         // Faults that follow from the first of their line say nothing new.
         if !broken_lines.insert(line) || follows {
             continue;
@@ -31,6 +34,8 @@ pub(super) fn merge(source: &Source, faults: &[toml::de::Error], drafts: Vec<Dra
         if fault.message() == DUPLICATE && source.line_at(span.start).trim_start().starts_with('[') {
             doubled = Some(span.end..source.next_header(span.end));
         }
+        let in_list = source.line_at(span.start).split_once('=').is_some_and(|(_, value)| value.contains(['[', '{']));
+        string_is_open |= is_open_string(fault) && in_list;
         merged.push(syntax_draft(source, fault));
     }
     let told = |draft: &Draft| {
@@ -41,6 +46,10 @@ pub(super) fn merge(source: &Source, faults: &[toml::de::Error], drafts: Vec<Dra
     merged.extend(drafts.into_iter().filter(told));
     merged
 }
+
+/// What the parser says of the lines that an open string made part of its list or inline table.
+const AFTER_OPEN_STRING: [&str; 4] =
+    ["missing comma between array elements", "unexpected `=` in array", "unclosed array", "unclosed inline table"];
 
 fn is_open_string(fault: &toml::de::Error) -> bool {
     ["invalid basic string, expected `\"`", "invalid literal string, expected `'`"].contains(&fault.message())
