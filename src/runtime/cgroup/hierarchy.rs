@@ -201,10 +201,10 @@ impl Hierarchies {
 impl Hierarchies {
     /// Makes the next joins of groups fast, by a write that changes nothing: this process joins the group it is in.
     ///
-    /// The kernel guards joining by a lock that is free of charge for everybody else while nobody joins; the first join
-    /// after a while waits for all processors to notice (6 to 13 ms were measured), those right after it take some
-    /// 0.05 ms. So a run that will start processes pays the wait early and beside its other work: call this from a
-    /// thread of its own. The effect lasts until a few milliseconds after the last join.
+    /// The kernel guards joining by a lock that is free of charge for everybody else while nobody joins. The first join
+    /// after a while waits for all processors to notice (6 to 15 ms were measured); one that follows within 5 ms takes
+    /// 0.1 to 0.7 ms, and renews that; 20 ms later all is as before. So call this from a thread of its own, some 15 ms
+    /// before the first process joins. `CLONE_INTO_CGROUP` needs none of this, but knows v2 only.
     pub fn prepare_joins(&self) -> Result<(), CgroupError> {
         let path = PathBuf::from("/proc/self/cgroup");
         let text = std::fs::read_to_string(&path).map_err(|source| CgroupError::Read { path, source })?;
