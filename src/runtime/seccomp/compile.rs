@@ -66,6 +66,9 @@ struct Rule {
     conditions: Vec<SeccompArgument>,
 }
 
+/// For each name of a call the rules about it, by index, in order.
+type ByName<'a> = HashMap<&'a str, Vec<usize>>;
+
 /// What happens to a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
@@ -120,7 +123,7 @@ struct Section<'a> {
 
 impl Section<'_> {
     /// Where the answer changes: each number from which on, up to the next, the same verdict holds. Starts at 0.
-    fn verdicts(&self, by_name: &HashMap<&str, Vec<usize>>) -> Vec<(u32, Verdict)> {
+    fn verdicts(&self, by_name: &ByName<'_>) -> Vec<(u32, Verdict)> {
         let default = Verdict::Action(self.default);
         let mut changes: Vec<(u32, Verdict)> = Vec::with_capacity(128);
         let mut change = |number: u32, verdict: Verdict| {
@@ -308,9 +311,9 @@ fn checked_flags(seccomp: &LinuxSeccomp) -> Result<SeccompFlags, SeccompError> {
 }
 
 /// The rules in order, and for each name those that are about it.
-fn checked_rules(seccomp: &LinuxSeccomp) -> Result<(Vec<Rule>, HashMap<&str, Vec<usize>>), SeccompError> {
+fn checked_rules(seccomp: &LinuxSeccomp) -> Result<(Vec<Rule>, ByName<'_>), SeccompError> {
     let mut rules = Vec::new();
-    let mut by_name: HashMap<&str, Vec<usize>> = HashMap::with_capacity(512);
+    let mut by_name = ByName::with_capacity(512);
     for (number, call) in seccomp.syscalls.iter().enumerate() {
         let prefix = format!("syscalls[{number}].");
         if call.names.is_empty() {
