@@ -7,7 +7,7 @@
 //! The pid namespace takes effect for children only, hence two steps; the second process is the caller's own child. All
 //! privileges go in the first, which nothing in the container can see: it is not in the container's pid namespace.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, open};
@@ -152,8 +152,6 @@ fn start(program: &ExecProgram, container: BorrowedFd<'_>, stdio: &Stdio<'_>) ->
     let (stopped, stopped_write) = pipe().map_err(|source| SpawnError::Pipe { source })?;
     let cloned = sys::clone_child(NamespaceFlags::default(), None).map_err(|source| SpawnError::Clone { source })?;
     let Cloned::Parent { pid: helper, .. } = cloned else {
-        drop(number);
-        drop(stopped);
         helper_process(program, container, stdio, Pipes { number: number_write, stopped: stopped_write })
     };
     drop(number_write);
@@ -202,7 +200,14 @@ struct Pipes {
 /// System calls only from here on: see `sys::clone_child`.
 fn helper_process(program: &ExecProgram, container: BorrowedFd<'_>, stdio: &Stdio<'_>, pipes: Pipes) -> ! {
     let mut progress = Progress::default();
-    let stop = match restrict(program, &mut progress, container, stdio) {
+    // Out of the way first: the descriptors of the caller may be any, and all the others are closed.
+    let ready = stdio.put_in_place().and_then(|()| {
+        sys::close_all_but([0, 1, 2, container.as_raw_fd(), pipes.number.as_raw_fd(), pipes.stopped.as_raw_fd()])
+    });
+    if let Err(errno) = ready {
+        give_up(&pipes.stopped, Stopped { op: BEFORE_ALL, fault: errno.into() });
+    }
+    let stop = match restrict(program, &mut progress, container) {
         Ok(()) => match sys::clone_sibling() {
             Ok(0) => {
                 drop(pipes.number);
@@ -220,17 +225,11 @@ fn helper_process(program: &ExecProgram, container: BorrowedFd<'_>, stdio: &Stdi
     give_up(&pipes.stopped, stop.unwrap_or(Stopped { op: BEFORE_ALL, fault: Errno::INVAL.into() }))
 }
 
-fn restrict(
-    program: &ExecProgram,
-    progress: &mut Progress,
-    container: BorrowedFd<'_>,
-    stdio: &Stdio<'_>,
-) -> Result<(), Stopped> {
+fn restrict(program: &ExecProgram, progress: &mut Progress, container: BorrowedFd<'_>) -> Result<(), Stopped> {
     let before_all = |errno: Errno| Stopped { op: BEFORE_ALL, fault: errno.into() };
     let prepare = || -> Result<(), Errno> {
         sys::block_signals(SignalSet::EMPTY)?;
-        sys::default_dispositions()?;
-        stdio.put_in_place()
+        sys::default_dispositions()
     };
     prepare().map_err(before_all)?;
     progress.perform(&program.join, 0)?;

@@ -1,6 +1,6 @@
 //! Making a container's first process: clone, gate, set-up in the child, and what went wrong in words.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -77,12 +77,7 @@ pub fn create<'a>(program: &'a Program, stdio: &Stdio<'_>) -> Result<Created<'a>
     let (gate_read, gate) = pipe().map_err(|source| SpawnError::Pipe { source })?;
     let (stopped, stopped_write) = pipe().map_err(|source| SpawnError::Pipe { source })?;
     match sys::clone_child(program.namespaces, None).map_err(|source| SpawnError::Clone { source })? {
-        Cloned::Child => {
-            // Our copies of the parent's ends: while they are open, its death cannot be seen.
-            drop(gate);
-            drop(stopped);
-            child(program, stdio, &gate_read, &stopped_write)
-        }
+        Cloned::Child => child(program, stdio, &gate_read, &stopped_write),
         Cloned::Parent { pid, pidfd } => Ok(Created { program, pid, pidfd: Some(pidfd), gate: Some(gate), stopped }),
     }
 }
@@ -105,12 +100,7 @@ impl Created<'_> {
             let _ = rustix::io::write(&gate, b"g");
         }
         let outcome = wait_for_exec(self.stopped.as_fd());
-        let ended = self.pidfd.as_ref().is_some_and(|pidfd| has_ended(pidfd.as_fd()));
         match outcome {
-            Ok(None) if !ended => {
-                let pidfd = self.pidfd.take().ok_or(SpawnError::Died { status: init::FAILURE })?;
-                Ok(Spawned { pid: self.pid, pidfd })
-            }
             // It may have executed its program, which has ended since: then this is no error.
             Ok(None) => {
                 let pidfd = self.pidfd.take().ok_or(SpawnError::Died { status: init::FAILURE })?;
@@ -152,11 +142,6 @@ pub(super) fn wait_for_exec(stopped: BorrowedFd<'_>) -> Result<Option<Stopped>, 
     }
 }
 
-fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    matches!(poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&now)), Ok(1))
-}
-
 fn in_words(program: &Program, stopped: Stopped) -> SpawnError {
     words_for(program.op(stopped.op), stopped)
 }
@@ -179,7 +164,10 @@ fn child(program: &Program, stdio: &Stdio<'_>, gate: &OwnedFd, stopped: &OwnedFd
         sys::block_signals(SignalSet::ALL)?;
         sys::default_dispositions()?;
         rustix::process::umask(rustix::fs::Mode::empty());
-        stdio.put_in_place()
+        stdio.put_in_place()?;
+        // Whatever else the caller had open is nobody's business here, and a pipe of another container's that stays open in
+        // this process would never come to its end.
+        sys::close_all_but([0, 1, 2, gate.as_raw_fd(), stopped.as_raw_fd()])
     };
     if let Err(errno) = prepared() {
         give_up(stopped, Stopped { op: BEFORE_ALL, fault: errno.into() });
@@ -202,7 +190,7 @@ fn child(program: &Program, stdio: &Stdio<'_>, gate: &OwnedFd, stopped: &OwnedFd
             if let Err(stop) = progress.perform(restrictions, first) {
                 give_up(stopped, stop);
             }
-            if sys::close_all_from(0).is_err() {
+            if sys::close_all_but([]).is_err() {
                 sys::exit_now(init::FAILURE);
             }
             sys::exit_now(init::serve(pid))
@@ -239,4 +227,19 @@ pub(super) fn parent_is_dead(stopped: BorrowedFd<'_>) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut watched = [PollFd::from_borrowed_fd(stopped, PollFlags::empty())];
     poll(&mut watched, Some(&now)).is_ok() && watched.iter().any(|end| end.revents().contains(PollFlags::ERR))
+}
+
+/// Wait until a process of a container ends, and take it: its exit status, or 128 and the number of the signal that killed it.
+pub fn wait(pidfd: BorrowedFd<'_>) -> Result<i32, Errno> {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    loop {
+        match waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                let killed = status.terminating_signal().map(|signal| 128 + signal);
+                return Ok(status.exit_status().or(killed).unwrap_or(init::FAILURE));
+            }
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
 }

@@ -16,7 +16,7 @@ pub use creds::{
 };
 pub use mount::{MountAttributes, mount_setattr};
 pub use process::{
-    Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, close_all_from, close_on_exec_from,
+    Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, close_all_but, close_on_exec_from,
     current_directory, duplicate_onto, execute, execute_descriptor, exit_now, new_session_keyring, reap_any,
     reap_child, set_rlimit, unshare_cgroup_namespace,
 };

@@ -153,10 +153,24 @@ pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
 }
 
-/// Close every descriptor from `first` on, whoever owns it: for a process that will use none of them again before it ends.
-pub fn close_all_from(first: u32) -> Result<(), Errno> {
-    // SAFETY: the callers are short-lived children between clone and exit, which touch no descriptor afterwards.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+/// Close every descriptor but these, whoever owns it: close_range(2). For a process that will use none of the others again
+/// before it execs or ends.
+pub fn close_all_but<const N: usize>(mut keep: [RawFd; N]) -> Result<(), Errno> {
+    keep.sort_unstable();
+    let mut first = 0;
+    for number in keep {
+        let number = number as u32;
+        if number > first {
+            close_range(first, number - 1)?;
+        }
+        first = number + 1;
+    }
+    close_range(first, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    // SAFETY: the callers are children between clone and exec, which touch none of these descriptors afterwards.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
 /// Make `number` refer to what `file` refers to, kept open over exec: dup3(2). For the numbers 0, 1 and 2 of a child.
