@@ -1,12 +1,13 @@
 //! Making a container's first process: clone, gate, set-up in the child, and what went wrong in words.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use thiserror::Error;
 
-use crate::runtime::sys::{self, Cloned, Errno, NamespaceFlags, SignalSet};
+use crate::runtime::sys::{self, ArgumentArea, Cloned, Errno, NamespaceFlags, SignalSet};
 
 use super::compile::Program;
 use super::init;
@@ -76,8 +77,9 @@ pub fn create<'a>(program: &'a Program, stdio: &Stdio<'_>) -> Result<Created<'a>
     }
     let (gate_read, gate) = pipe().map_err(|source| SpawnError::Pipe { source })?;
     let (stopped, stopped_write) = pipe().map_err(|source| SpawnError::Pipe { source })?;
+    let arguments = arguments_area();
     match sys::clone_child(program.namespaces, None).map_err(|source| SpawnError::Clone { source })? {
-        Cloned::Child => child(program, stdio, &gate_read, &stopped_write),
+        Cloned::Child => child(program, stdio, &ChildEnds { gate: gate_read, stopped: stopped_write, arguments }),
         Cloned::Parent { pid, pidfd } => Ok(Created { program, pid, pidfd: Some(pidfd), gate: Some(gate), stopped }),
     }
 }
@@ -158,8 +160,22 @@ pub(super) fn words_for(op: Option<&SetupOp>, stopped: Stopped) -> SpawnError {
 /// Messages number operations; this one stands for what comes before the first.
 pub(super) const BEFORE_ALL: u16 = u16::MAX;
 
+/// What the child gets of its parent.
+struct ChildEnds {
+    gate: OwnedFd,
+    stopped: OwnedFd,
+    arguments: Option<ArgumentArea>,
+}
+
+/// The same for the whole life of the process.
+fn arguments_area() -> Option<ArgumentArea> {
+    static AREA: OnceLock<Option<ArgumentArea>> = OnceLock::new();
+    *AREA.get_or_init(|| ArgumentArea::from_stat(&std::fs::read_to_string("/proc/self/stat").ok()?))
+}
+
 /// The life of the child. System calls only: see `sys::clone_child`.
-fn child(program: &Program, stdio: &Stdio<'_>, gate: &OwnedFd, stopped: &OwnedFd) -> ! {
+fn child(program: &Program, stdio: &Stdio<'_>, ends: &ChildEnds) -> ! {
+    let ChildEnds { gate, stopped, arguments } = ends;
     let prepared = || -> Result<(), Errno> {
         sys::block_signals(SignalSet::ALL)?;
         sys::default_dispositions()?;
@@ -192,6 +208,10 @@ fn child(program: &Program, stdio: &Stdio<'_>, gate: &OwnedFd, stopped: &OwnedFd
             }
             if sys::close_all_but([]).is_err() {
                 sys::exit_now(init::FAILURE);
+            }
+            if let Some(area) = arguments {
+                // They speak of the host.
+                sys::replace_arguments(*area, c"init");
             }
             sys::exit_now(init::serve(pid))
         }
