@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use stack::runtime::container::{ExecProgram, ExecSpec, ProcessSettings, Stdio};
+use stack::runtime::container::{ExecProgram, ExecSpec, ProcessSettings, Rootfs, Stdio};
 use stack::runtime::oci::OciMount;
 
 use super::bundle::{Bundle, Running};
@@ -115,6 +115,22 @@ fn no_working_directory_through_a_descriptor() {
             Err(error) => assert_eq!(error.exit_code(), 125),
             // A descriptor of ours that lies inside.
             Ok(running) => assert!(!running.finish().stdout.contains("debian_version")),
+        }
+    }
+}
+
+/// The layers of an image are open while it is set up.
+#[test]
+fn no_working_directory_in_a_layer_of_the_host() {
+    for number in 3..20 {
+        let mut bundle = Bundle::new("ls -d ../upper");
+        let (upper, work) = (bundle.path().join("upper"), bundle.path().join("work"));
+        std::fs::create_dir(&upper).unwrap();
+        std::fs::create_dir(&work).unwrap();
+        bundle.surroundings.rootfs = Rootfs::Overlay { lower: vec![bundle.root()], upper, work };
+        bundle.process().cwd = format!("/proc/self/fd/{number}");
+        if let Ok(running) = Running::start(&bundle) {
+            assert_eq!(running.finish().stdout, "");
         }
     }
 }

@@ -11,9 +11,7 @@ mod process;
 pub mod seccomp;
 mod signal;
 
-pub use creds::{
-    CapabilityBits, Prctl, capset, drop_from_bounding_set, last_capability, prctl, set_groups, set_ids, set_secure_bits,
-};
+pub use creds::{CapabilityBits, Prctl, capset, drop_from_bounding_set, last_capability, prctl, set_groups, set_ids};
 pub use mount::{MountAttributes, mount_setattr};
 pub use process::{
     ArgumentArea, Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, close_all_but,
