@@ -45,8 +45,8 @@ fn a_proc_that_is_a_link_is_refused() {
 /// CVE-2019-18837, CVE-2024-45310: the target of a mount is a link to the host.
 #[test]
 fn targets_that_are_links_stay_inside() {
-    let outside = tempfile::tempdir().unwrap();
     let mut bundle = Bundle::new("cat /etc/hosts /run/up/resolv.conf");
+    let outside = tempfile::tempdir().unwrap();
     std::fs::write(bundle.path().join("file"), "shown\n").unwrap();
     symlink(outside.path(), bundle.root().join("etc")).unwrap();
     std::fs::create_dir(bundle.root().join("conf")).unwrap();
@@ -81,9 +81,9 @@ fn a_link_into_the_procfs_is_refused() {
 /// CVE-2026-41579, CVE-2026-47766: `/dev` of the image is a link, and things are made and removed where it leads.
 #[test]
 fn a_dev_that_is_a_link_is_not_followed() {
+    let mut bundle = Bundle::new("true");
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("ptmx"), "mine").unwrap();
-    let mut bundle = Bundle::new("true");
     bundle.config.mounts.retain(|mount| !mount.destination.starts_with("/dev"));
     symlink(outside.path(), bundle.root().join("dev")).unwrap();
     let (_, text) = bundle.refused();
