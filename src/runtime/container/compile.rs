@@ -137,6 +137,11 @@ fn names(ops: &mut Vec<SetupOp>, config: &OciConfig, linux: &OciLinuxConfig) -> 
 }
 
 fn root(ops: &mut Vec<SetupOp>, surroundings: &Surroundings) -> Result<(), CompileError> {
+    // The working directory changes while the layers are mounted.
+    let c_path = |what: &str, path: &Path| match path.is_absolute() {
+        true => c_path(what, path),
+        false => Err(CompileError::invalid(what, format!("is not absolute: `{}`", path.display()))),
+    };
     ops.push(SetupOp::MakeMountsPrivate);
     ops.push(match &surroundings.rootfs {
         Rootfs::Directory(path) => SetupOp::RootFromDirectory { path: c_path("root.path", path)? },

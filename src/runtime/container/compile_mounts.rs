@@ -160,7 +160,7 @@ impl OneMount<'_> {
         };
         let target = self.target.clone();
         let place = self.place.to_owned();
-        let mode = vec![(literal("mode"), Some(literal("755")))];
+        let mode = vec![(literal("source"), Some(literal("cgroup"))), (literal("mode"), Some(literal("755")))];
         let writable = attributes & !(MountAttributes::READ_ONLY as u32);
         self.push(compiled, of_kind("tmpfs", mode, writable), TargetKind::Directory);
         for hierarchy in hierarchies {
@@ -182,7 +182,7 @@ impl OneMount<'_> {
             })));
         }
         if attributes & MountAttributes::READ_ONLY as u32 != 0 {
-            compiled.ops.push(SetupOp::MakeReadOnly { path: target });
+            compiled.ops.push(SetupOp::SealMount { path: target });
         }
         Ok(())
     }

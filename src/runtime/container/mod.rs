@@ -38,7 +38,7 @@ pub use exec::{ExecError, ExecProgram, ExecSpec, Executed, exec};
 pub use mount_options::{BindDepth, FilesystemOption, MountOptions, UnsupportedOption, sort_options};
 pub use op::{Credentials, SeccompProgram};
 pub use protect::{ProtectError, executable_is_protected, protected_executable, reexec_protected};
-pub use spawn::{Created, SpawnError, Spawned, create, spawn};
+pub use spawn::{Created, SpawnError, Spawned, create, spawn, wait};
 pub use stdio::Stdio;
 pub use surroundings::{CgroupHierarchy, CgroupView, NetworkOrigin, Rootfs, Surroundings};
 pub use terminal::{Terminal, TerminalError, TerminalSize};

@@ -63,6 +63,10 @@ pub enum SetupOp {
     MakeReadOnly {
         path: CString,
     },
+    /// The mount that is at this path, and none below it.
+    SealMount {
+        path: CString,
+    },
     /// Absent paths are skipped.
     Mask {
         path: CString,
@@ -235,7 +239,9 @@ impl fmt::Display for SetupOp {
             Self::OpenPrivateProc => write!(formatter, "make a private procfs"),
             Self::WriteSysctl { path: name, value } => write!(formatter, "write `{value}` to `/proc/{}`", path(name)),
             Self::MakeDirectory { path: name } => write!(formatter, "make the directory `/{}`", path(name)),
-            Self::MakeReadOnly { path: name } => write!(formatter, "make `/{}` read-only", path(name)),
+            Self::MakeReadOnly { path: name } | Self::SealMount { path: name } => {
+                write!(formatter, "make `/{}` read-only", path(name))
+            }
             Self::Mask { path: name } => write!(formatter, "mask `/{}`", path(name)),
             Self::MakeRootReadOnly => write!(formatter, "make the root read-only"),
             Self::Pivot => write!(formatter, "change the root"),

@@ -9,7 +9,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use crate::runtime::sys::{self, Errno, Prctl};
 
-use super::below::{Links, NodeKind, open_or_make};
+use super::below::{Links, NodeKind, open_below, open_or_make};
 use super::op::{CapabilitySets, Credentials, DeviceNode, Execution, Fault, KeptMount, Part, SetupOp, Stopped};
 use super::rootfs::{
     InPart, Masks, attach, attach_root, file_type, is_character_device, is_procfs, make_overlay, make_read_only,
@@ -69,14 +69,15 @@ impl Progress {
             SetupOp::WriteSysctl { path, value } => write_sysctl(held(&self.proc)?, path, value.as_bytes())?,
             SetupOp::MakeDirectory { path } => make_directory(self.root()?, path)?,
             SetupOp::MakeReadOnly { path } => make_read_only(self.root()?, path).map(drop)?,
+            SetupOp::SealMount { path } => {
+                let mount = open_below(self.root()?, path, OFlags::PATH, Links::Refuse)?;
+                make_mount_read_only(mount.as_fd())?;
+            }
             SetupOp::Mask { path } => {
                 let root = self.root.as_ref().ok_or(Errno::BADF)?;
                 self.masks.cover(root.as_fd(), path).map(drop)?;
             }
-            SetupOp::MakeRootReadOnly => {
-                let read_only = sys::MountAttributes::set(sys::MountAttributes::READ_ONLY);
-                sys::mount_setattr(self.root()?, 0, &read_only)?;
-            }
+            SetupOp::MakeRootReadOnly => make_mount_read_only(self.root()?)?,
             SetupOp::Pivot => pivot(self.root()?)?,
             SetupOp::LimitResource(limit) => sys::set_rlimit(limit.resource, limit.soft, limit.hard)?,
             SetupOp::NoNewPrivileges => sys::prctl(Prctl::NoNewPrivileges)?,
@@ -190,6 +191,10 @@ fn write_sysctl(proc: BorrowedFd<'_>, path: &CStr, value: &[u8]) -> Result<(), F
         return Err(Fault { part: Part::Verify, errno: Errno::XDEV });
     }
     Ok(write_whole(file.as_fd(), value)?)
+}
+
+fn make_mount_read_only(mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    sys::mount_setattr(mount, 0, &sys::MountAttributes::set(sys::MountAttributes::READ_ONLY))
 }
 
 fn make_directory(root: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {

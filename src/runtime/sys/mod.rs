@@ -13,14 +13,12 @@ pub mod seccomp;
 mod seccomp_trial;
 mod signal;
 
-pub use creds::{
-    CapabilityBits, Prctl, capset, drop_from_bounding_set, last_capability, prctl, set_groups, set_ids, set_secure_bits,
-};
+pub use creds::{CapabilityBits, Prctl, capset, drop_from_bounding_set, last_capability, prctl, set_groups, set_ids};
 pub use mount::{MountAttributes, mount_setattr};
 pub use process::{
-    Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, close_all_from, close_on_exec_from,
-    current_directory, duplicate_onto, execute, execute_descriptor, exit_now, new_session_keyring, reap_any,
-    reap_child, set_rlimit, unshare_cgroup_namespace,
+    ArgumentArea, Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, close_all_but,
+    close_on_exec_from, current_directory, duplicate_onto, execute, execute_descriptor, exit_now, new_session_keyring,
+    reap_any, reap_child, replace_arguments, set_rlimit, unshare_cgroup_namespace,
 };
 pub use rustix::io::Errno;
 pub use seccomp::{SeccompFilterFlags, SockFilter, seccomp_install};
