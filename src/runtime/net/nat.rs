@@ -369,7 +369,7 @@ const DESTINATION_PORT: Field = Field { base: TRANSPORT_HEADER, offset: 2, lengt
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 /// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`, `RTN_LOCAL`.
-const FIB_ADDRESS_TYPE: u32 = 2;
+const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_DESTINATION: u32 = 2;
 const RTN_LOCAL: u32 = 2;
 /// `NFT_NAT_DNAT`.
