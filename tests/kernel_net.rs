@@ -8,8 +8,8 @@ use std::net::Ipv4Addr;
 
 use stack::runtime::net::{
     BridgeSpec, BridgeSwitch, ElementsChange, EndpointDifference, Expression, Inverted, NatBind, NatDifference, Nft,
-    NftError, Rule, Sysctls, VethSpec, configure_endpoint, differences, endpoint_differences, forget_udp_flows,
-    generate_veth_mac, observe_endpoint, routes,
+    NftError, Rule, Sysctls, VethSpec, configure_endpoint, differences, endpoint_differences, generate_veth_mac,
+    observe_endpoint, routes,
 };
 
 use world::{CLIENT, DB, HOST, Namespace, OTHER, TABLE, WEB, World, endpoint, exchange, gateway, nat, tcp, udp};
@@ -282,7 +282,7 @@ fn udp_ports_are_published_and_a_moved_port_takes_its_flows_along() {
     let client = world.client.udp(HOST, 5353);
     assert!(exchange(&client).is_err(), "not published yet");
     world.publish(&[old]);
-    world.host.run(|| forget_udp_flows(&[old]).unwrap());
+    world.host.run(|| Nft::open().unwrap().forget_udp_flows(&[old]).unwrap());
     let port = client.local_addr().unwrap().port();
     assert_eq!(exchange(&client).unwrap(), format!("web {CLIENT}:{port}"), "the client's address is kept");
     let local = world.host.udp(LOOPBACK, 5353);
@@ -295,7 +295,11 @@ fn udp_ports_are_published_and_a_moved_port_takes_its_flows_along() {
     world.host.run(|| Nft::open().unwrap().change_elements(TABLE, &[change]).unwrap());
     assert_eq!(world.host.run(table_differences(&[new])), []);
     assert_eq!(exchange(&client).unwrap(), format!("web {CLIENT}:{port}"), "a flow stays where it was begun");
-    assert_eq!(world.host.run(|| forget_udp_flows(&[old]).unwrap()), 2, "the client's and the host's own");
+    assert_eq!(
+        world.host.run(|| Nft::open().unwrap().forget_udp_flows(&[old]).unwrap()),
+        2,
+        "the client's and the host's own"
+    );
     assert_eq!(exchange(&client).unwrap(), format!("db {CLIENT}:{port}"));
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 use stack::runtime::net::{
-    BridgeSpec, BridgeSwitch, EndpointConfig, Links, NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft,
-    Sysctls, VethSpec, configure_endpoint, generate_veth_mac, in_netns, loopback_up,
+    BridgeSpec, EndpointConfig, Links, NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, Sysctls,
+    VethSpec, configure_endpoint, generate_veth_mac, in_netns, loopback_up,
 };
 
 /// How long an answer may take.
@@ -188,11 +188,7 @@ impl World {
                 links.create_veth_pair(&spec).await.unwrap();
             }
         });
-        self.host.run(|| {
-            for switch in BridgeSwitch::ALL {
-                Sysctls::default().enable_bridge_switch(name, switch).unwrap();
-            }
-        });
+        self.host.run(|| Sysctls::default().enable_bridge_switches(name).unwrap());
         for (container, address) in containers {
             container.run(|| configure_endpoint(&[endpoint(*address, gateway)]).unwrap());
         }

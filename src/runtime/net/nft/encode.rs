@@ -27,6 +27,7 @@ const ELEMENTS_PER_MESSAGE: usize = 900;
 pub(super) const COMMENT: u8 = 0;
 /// The register that holds a verdict.
 pub(super) const VERDICT_REGISTER: u32 = 0;
+const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_APPEND: u16 = 0x800;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -86,7 +87,7 @@ impl Acknowledge {
 
 /// Deletes the table and whatever it holds; creating it first makes that work where it does not exist.
 pub(super) fn push_table_gone(batch: &mut Batch, table: &str, acknowledge: Acknowledge) {
-    push_table(batch, table, None);
+    push_new_table(batch, table, NLM_F_CREATE, None);
     let what = format!("delete nftables table `{table}`");
     let request = Request { kind: MessageType::DeleteTable.number(), flags: acknowledge.flag(), what: &what };
     batch.push(&request, |bytes| {
@@ -95,10 +96,14 @@ pub(super) fn push_table_gone(batch: &mut Batch, table: &str, acknowledge: Ackno
     });
 }
 
-/// The table with its label.
-pub(super) fn push_table(batch: &mut Batch, table: &str, label: Option<&str>) {
+/// The table with its label; refused (`EEXIST`) if it is there already.
+pub(super) fn push_table(batch: &mut Batch, table: &str, label: &str) {
+    push_new_table(batch, table, NLM_F_CREATE | NLM_F_EXCL, Some(label));
+}
+
+fn push_new_table(batch: &mut Batch, table: &str, flags: u16, label: Option<&str>) {
     let what = format!("create nftables table `{table}`");
-    let request = Request { kind: MessageType::NewTable.number(), flags: NLM_F_CREATE, what: &what };
+    let request = Request { kind: MessageType::NewTable.number(), flags, what: &what };
     batch.push(&request, |bytes| {
         push_head(bytes, NFPROTO_INET);
         let mut attributes = PushTableAttrs::new(bytes).push_name_bytes(table.as_bytes());
