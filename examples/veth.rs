@@ -44,9 +44,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         veth.bridge_index = links.create_bridge(&bridge).await?;
         links.create_veth_pair(&veth).await
     })?;
-    let sysctls = Sysctls::default();
-    sysctls.enable_ip_forward()?;
-    sysctls.enable_bridge_switches("front")?;
+    Sysctls::default().enable_ip_forward()?;
+    Sysctls::default().enable_bridge_switches("front")?;
     let port =
         NatPortMapping { bind: NatBind::Loopback, host_port: 8080, protocol: NatProtocol::Tcp, target: (WEB, 80) };
     let nat = NatTable { bridges: vec![NatBridge::of("front", &bridge)], mappings: vec![port] };
@@ -55,5 +54,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     number.recv()?;
     let mut text = String::new();
     TcpStream::connect("127.0.0.1:8080")?.read_to_string(&mut text)?;
-    Ok(println!("127.0.0.1:8080 answers: {text}"))
+    println!("127.0.0.1:8080 answers: {text}");
+    Ok(())
 }

@@ -196,12 +196,13 @@ mod tests {
     #[test]
     fn rules_are_matched_by_what_they_say() {
         let (a, b) = (rule("a", 0), rule("b", 1));
-        check(&[a.clone(), b.clone()], &[a.clone(), b.clone()], &[]);
-        check(&[a.clone(), b.clone()], &[b.clone()], &["rule `a` is missing from chain `c`"]);
-        check(&[a.clone()], &[a.clone(), b.clone()], &["a rule `b` in chain `c` is not ours"]);
-        check(&[a.clone()], &[rule("a", 1)], &["rule `a` in chain `c` is not as it was written"]);
-        check(&[a.clone(), b.clone()], &[b, a.clone()], &["the rules of chain `c` are in another order"]);
-        check(&[a.clone()], &[a.clone(), a], &["a rule `a` in chain `c` is not ours"]);
+        let both = [a.clone(), b.clone()];
+        check(&both, &both, &[]);
+        check(&both, &both[1..], &["rule `a` is missing from chain `c`"]);
+        check(&both[..1], &both, &["a rule `b` in chain `c` is not ours"]);
+        check(&both[..1], &[rule("a", 1)], &["rule `a` in chain `c` is not as it was written"]);
+        check(&both, &[b, a.clone()], &["the rules of chain `c` are in another order"]);
+        check(&both[..1], &[a.clone(), a], &["a rule `a` in chain `c` is not ours"]);
     }
 
     #[test]
