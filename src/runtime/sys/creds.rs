@@ -65,6 +65,12 @@ pub fn last_capability() -> u32 {
         .unwrap_or(0)
 }
 
+/// Set the secure bits of the calling thread: PR_SET_SECUREBITS.
+pub fn set_secure_bits(bits: u32) -> Result<(), Errno> {
+    // SAFETY: plain numbers only.
+    check(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, libc::c_ulong::from(bits), 0, 0, 0) }.into()).map(drop)
+}
+
 /// Process controls without a result of their own; prctl(2) describes each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prctl {

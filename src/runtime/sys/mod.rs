@@ -5,16 +5,25 @@
 //! a C library wrapper that does more than the call (glibc's `setuid` family signals every thread, its `fork` runs handlers).
 //! What the calls are used for is left to the rooms that use them.
 
+pub mod async_fd;
 mod creds;
+mod heap;
+mod inherited;
 mod mount;
 pub mod netlink;
+mod pidfd;
 mod process;
 pub mod seccomp;
 mod seccomp_trial;
 mod signal;
 
-pub use creds::{CapabilityBits, Prctl, capset, drop_from_bounding_set, last_capability, prctl, set_groups, set_ids};
+pub use creds::{
+    CapabilityBits, Prctl, capset, drop_from_bounding_set, last_capability, prctl, set_groups, set_ids, set_secure_bits,
+};
+pub use heap::trim_heap;
+pub use inherited::take_inherited;
 pub use mount::{MountAttributes, mount_setattr};
+pub use pidfd::signal_process;
 pub use process::{
     ArgumentArea, Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, close_all_but,
     close_on_exec_from, current_directory, duplicate_onto, execute, execute_descriptor, exit_now, new_session_keyring,

@@ -7,8 +7,8 @@ use crate::monitor::spec::{MonitorSpec, RootfsSpec};
 use crate::plan::{ContainerSpec, DesiredContainer};
 use crate::runtime::container::defaults;
 use crate::runtime::oci::{
-    OciCapabilities, OciConfig, OciLinuxConfig, OciMount, OciNamespace, OciNamespaceKind, OciProcess, OciRlimit,
-    OciRoot, OciUser,
+    OCI_VERSION, OciCapabilities, OciConfig, OciLinuxConfig, OciMount, OciNamespace, OciNamespaceKind, OciProcess,
+    OciRlimit, OciRoot, OciUser,
 };
 use crate::runtime::seccomp::LinuxSeccomp;
 
@@ -71,6 +71,7 @@ pub(super) fn oci_config(desired: &DesiredContainer, found: &Found) -> OciConfig
         OciNamespaceKind::Cgroup,
     ];
     OciConfig {
+        oci_version: OCI_VERSION.into(),
         root: Some(OciRoot { path: "rootfs".into(), readonly: spec.read_only }),
         process: Some(OciProcess {
             cwd: spec.workdir.clone(),

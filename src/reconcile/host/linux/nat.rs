@@ -8,9 +8,7 @@ use crate::model::{PortBind, Protocol};
 use crate::plan::{DesiredNat, Kind, Label, digest_of};
 use crate::reconcile::actual::ActualNat;
 use crate::reconcile::host::{Doing, HostError};
-use crate::runtime::net::{
-    NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, Ruleset, Set, TableState, forget_udp_flows,
-};
+use crate::runtime::net::{NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, Ruleset, Set, TableState};
 
 impl LinuxHost {
     fn table_name(&self) -> String {
@@ -32,7 +30,7 @@ impl LinuxHost {
         };
         nft.replace_table(&self.table_name(), &ruleset, &label.to_string()).doing(doing)?;
         let before = before.map(|table| parts(&table.ruleset)).unwrap_or_default();
-        forget_udp_flows(&moved_udp_ports(&before, &parts(&ruleset)))
+        nft.forget_udp_flows(&moved_udp_ports(&before, &parts(&ruleset)))
             .doing(|| "forget the flows of UDP ports that moved")?;
         Ok(())
     }
@@ -43,7 +41,7 @@ impl LinuxHost {
         let before = nft.observe(&self.table_name()).doing(doing)?;
         nft.delete_table(&self.table_name()).doing(doing)?;
         let before = before.map(|table| parts(&table.ruleset)).unwrap_or_default();
-        forget_udp_flows(&moved_udp_ports(&before, &BTreeMap::new()))
+        nft.forget_udp_flows(&moved_udp_ports(&before, &BTreeMap::new()))
             .doing(|| "forget the flows of UDP ports that went")?;
         Ok(())
     }
