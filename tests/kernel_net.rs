@@ -180,10 +180,26 @@ fn the_routes_tell_which_subnets_are_taken() {
     assert_eq!(found, ["10.70.0.0/26 front", "10.71.0.0/26 back", "10.99.0.0/16 uplink", "192.0.2.0/24 uplink"]);
 }
 
-/// Every way in that is open, and what the server sees of the one who came.
 #[test]
 fn what_is_published_is_reached_from_where_it_should_be() {
-    let world = World::new();
+    check_what_is_reached(&World::new());
+}
+
+/// Where the kernel filters bridged frames, it translates them inside the bridge; where not, it routes them back.
+#[test]
+fn bridged_frames_may_be_filtered_or_not() {
+    for filtered in ["0", "1"] {
+        let world = World::new();
+        let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        if world.host.run(|| std::fs::exists(path).unwrap()) {
+            world.host.run(|| std::fs::write(path, filtered).unwrap());
+            check_what_is_reached(&world);
+        }
+    }
+}
+
+/// Every way in that is open, and what the server sees of the one who came.
+fn check_what_is_reached(world: &World) {
     world.web.serve_tcp(Ipv4Addr::UNSPECIFIED, 80);
     world.db.serve_tcp(Ipv4Addr::UNSPECIFIED, 5432);
     world.other.serve_tcp(Ipv4Addr::UNSPECIFIED, 80);
