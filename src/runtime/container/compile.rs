@@ -94,12 +94,7 @@ impl Program {
 fn allows(filter: Option<&SeccompProgram>, call: libc::c_long) -> bool {
     let Some(filter) = filter else { return true };
     let Some(architecture) = Architecture::native() else { return false };
-    let data = SeccompData {
-        nr: call as u32,
-        arch: architecture.audit(),
-        instruction_pointer: 0,
-        args: [0; 6],
-    };
+    let data = SeccompData { nr: call as u32, arch: architecture.audit(), instruction_pointer: 0, args: [0; 6] };
     evaluate(&filter.filter, &data) == SeccompAction::Allow.to_raw()
 }
 

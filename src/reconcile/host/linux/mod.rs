@@ -25,7 +25,7 @@ use crate::monitor::log::reader::{From, LogReader};
 use crate::plan::{DesiredNat, Resolved};
 use crate::reconcile::actual::{Actual, KernelLimits};
 use crate::reconcile::diff::HostFacts;
-use crate::reconcile::step::Action;
+use crate::reconcile::step::{Action, LinksOf};
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::image::ImageStore;
 use crate::runtime::net::{Links, Nft, Sysctls};
@@ -206,16 +206,16 @@ impl Host for LinuxHost {
             Action::UnpackImage { name } => self.blocking(move |host| host.unpack(&name)).await,
             Action::CreateBridge { name, bridge } => self.create_bridge(&name, &bridge).await,
             Action::AdjustBridge { name, bridge } => self.adjust_bridge(&name, &bridge).await,
-            Action::RemoveBridge { ifname, .. } => self.remove_bridge(&ifname).await,
+            Action::RemoveBridge { name, ifname } => self.remove_bridge(&name, &ifname).await,
             Action::WriteNat(nat) => self.blocking(move |host| host.write_nat(&nat)).await,
             Action::RemoveNat => self.blocking(|host| host.remove_nat()).await,
             Action::CreateContainer(desired) => self.create_container(*desired).await,
             Action::ReplaceContainer(desired) => {
-                self.remove_container(&desired.instance).await?;
+                self.remove_container(&desired.instance, LinksOf::Deleted).await?;
                 self.create_container(*desired).await
             }
             Action::AdjustContainer(adjust) => self.adjust_container(*adjust).await,
-            Action::RemoveContainer { instance } => self.remove_container(&instance).await,
+            Action::RemoveContainer { instance, links } => self.remove_container(&instance, links).await,
         }
     }
 

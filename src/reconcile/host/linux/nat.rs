@@ -8,7 +8,9 @@ use crate::model::{PortBind, Protocol};
 use crate::plan::{DesiredNat, Kind, Label, digest_of};
 use crate::reconcile::actual::ActualNat;
 use crate::reconcile::host::{Doing, HostError};
-use crate::runtime::net::{NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, NftError, Ruleset, Set, TableState};
+use crate::runtime::net::{
+    NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, NftError, Ruleset, Set, TableState,
+};
 
 impl LinuxHost {
     /// The run's one socket.

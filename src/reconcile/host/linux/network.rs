@@ -63,11 +63,19 @@ impl LinuxHost {
         links.set_alias(link.index, &self.bridge_label(name, bridge)).await.doing(doing)
     }
 
-    pub(super) async fn remove_bridge(&self, ifname: &str) -> Result<(), HostError> {
-        let present = self.links().await?.list().doing(|| format!("remove bridge `{ifname}`"))?;
-        match present.iter().find(|link| link.name == ifname) {
-            Some(link) => self.delete_links(vec![link.index]).await,
-            None => Ok(()),
+    /// Deletes a bridge, and the links on it that its containers left behind.
+    pub(super) async fn remove_bridge(&self, name: &str, ifname: &str) -> Result<(), HostError> {
+        let present = self.links().await?.list().doing(|| format!("remove bridge `{name}`"))?;
+        let is_on_it = |link: &ObservedLink| {
+            self.label_of(link).is_some_and(|label| {
+                label.kind == Kind::Veth && label.name.split_once(':').is_some_and(|(_, bridge)| bridge == name)
+            })
+        };
+        let doomed = present.iter().filter(|link| link.name == ifname || is_on_it(link));
+        let indices: Vec<u32> = doomed.map(|link| link.index).collect();
+        match indices.is_empty() {
+            true => Ok(()),
+            false => self.delete_links(indices).await,
         }
     }
 
