@@ -1,1 +1,6 @@
 //! One small process per container: its parent, its log, its health, its restarts.
+
+pub mod health;
+pub mod policy;
+pub mod spec;
+pub mod status;
