@@ -1,6 +1,7 @@
 //! One small process per container: its parent, its log, its health, its restarts.
 
 pub mod health;
+pub mod log;
 pub mod policy;
 pub mod spec;
 pub mod status;
