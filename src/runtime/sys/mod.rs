@@ -1,9 +1,41 @@
-//! The only `unsafe`: one function per system call.
+//! The only `unsafe`: one function per system call, typed flags in, owned descriptors out, `Errno` on failure.
+//!
+//! Only the calls are here that rustix lacks, marks unsafe, or wraps with an allocation: most of these are made between
+//! `clone` and `exec`, where nothing may allocate, lock or touch the C library's state. None of them goes through
+//! a C library wrapper that does more than the call (glibc's `setuid` family signals every thread, its `fork` runs handlers).
+//! What the calls are used for is left to the rooms that use them.
 
+mod creds;
 mod heap;
 mod inherited;
+mod mount;
 mod pidfd;
+mod process;
+pub mod seccomp;
+mod signal;
 
+pub use creds::{
+    CapabilityBits, Prctl, capset, drop_from_bounding_set, last_capability, prctl, set_groups, set_ids, set_secure_bits,
+};
 pub use heap::trim_heap;
 pub use inherited::take_inherited;
+pub use mount::{MountAttributes, mount_setattr};
 pub use pidfd::signal_process;
+pub use process::{
+    Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, close_all_from, close_on_exec_from,
+    current_directory, duplicate_onto, execute, execute_descriptor, exit_now, reap_any, reap_child, set_rlimit,
+    unshare_cgroup_namespace,
+};
+pub use rustix::io::Errno;
+pub use seccomp::{SeccompFilterFlags, SockFilter, seccomp_install};
+pub use signal::{SignalSet, block_signals, default_dispositions, send_signal, wait_for_signal};
+
+/// The result of a raw system call: negative numbers down to -4095 are error codes.
+fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
+    if result == -1 {
+        // SAFETY: the address of this thread's errno is always valid to read.
+        let code = unsafe { *libc::__errno_location() };
+        return Err(Errno::from_raw_os_error(code));
+    }
+    Ok(result)
+}
