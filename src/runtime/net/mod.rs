@@ -1,1 +1,25 @@
 //! Links, addresses, NAT and names.
+//!
+//! - `links`, `link`: bridges and veth pairs; `endpoint`: a container's side of them; `route`, `mac`, `sysctl`.
+//! - `nat`: which port of the host leads where, as a pure table; `nft`: that table on the kernel, as one transaction.
+//! - `conntrack`: flows that must be forgotten when a port moves.
+//! - `netlink`: the transport under all of them.
+
+mod endpoint;
+mod link;
+mod links;
+mod mac;
+mod netlink;
+mod route;
+mod sysctl;
+
+pub use endpoint::{
+    DefaultRoute, EndpointConfig, EndpointDifference, EndpointError, ObservedEndpoint, configure_endpoint,
+    endpoint_differences, in_netns, loopback_up, observe_endpoint,
+};
+pub use link::{BridgeSpec, MAX_ALIAS, MAX_INTERFACE_NAME, ObservedLink, VethSpec};
+pub use links::{LinkError, Links, has_address};
+pub use mac::generate_veth_mac;
+pub use netlink::NetlinkError;
+pub use route::{Route, routes};
+pub use sysctl::{BridgeSwitch, SysctlError, Sysctls};

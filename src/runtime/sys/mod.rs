@@ -9,6 +9,7 @@ mod creds;
 mod heap;
 mod inherited;
 mod mount;
+pub mod netlink;
 mod pidfd;
 mod process;
 pub mod seccomp;
