@@ -1,1 +1,44 @@
-//! One container's process: compiled to a list of operations, run between clone and exec.
+//! Containers: from a `config.json` to a running process, and further processes inside.
+//!
+//! ```text
+//! OciConfig + Surroundings ──compile──→ Program (a list of operations, all memory in place)      decides
+//! Program ──create──→ Created (cloned, waits at its gate) ──start──→ Spawned                      does
+//!                     └─ child: operations one by one, exec; a few bytes on a pipe where it stops
+//! ```
+//!
+//! Between clone and exec nothing allocates, locks or formats: see `perform`, `rootfs`, `below` and `init`. What is in the
+//! container's root belongs to an attacker. It is reached by descriptors below the root only.
+//! Cgroups, networks, images and seccomp profiles are made by others and handed in ([`Surroundings`]).
+
+mod below;
+mod capability;
+mod compile;
+mod compile_mounts;
+mod compile_process;
+pub mod defaults;
+mod exec;
+mod init;
+mod mount_options;
+mod op;
+mod perform;
+mod protect;
+mod rootfs;
+mod spawn;
+mod stdio;
+mod supported;
+mod surroundings;
+mod sysctl;
+mod terminal;
+pub mod user;
+
+pub use capability::{capability_names, capability_number, capability_set};
+pub use compile::{CompileError, Program};
+pub use compile_process::ProcessSettings;
+pub use exec::{ExecError, ExecProgram, ExecSpec, Executed, exec};
+pub use mount_options::{BindDepth, FilesystemOption, MountOptions, UnsupportedOption, sort_options};
+pub use op::{Credentials, SeccompProgram};
+pub use protect::{ProtectError, executable_is_protected, protected_executable, reexec_protected};
+pub use spawn::{Created, SpawnError, Spawned, create, spawn, wait};
+pub use stdio::Stdio;
+pub use surroundings::{CgroupHierarchy, CgroupView, NetworkOrigin, Rootfs, Surroundings};
+pub use terminal::{Terminal, TerminalError, TerminalSize};

@@ -37,11 +37,7 @@ struct CapData {
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
 /// Set the capability sets of the calling thread: capset(2).
-pub fn capset(
-    effective: CapabilityBits,
-    permitted: CapabilityBits,
-    inheritable: CapabilityBits,
-) -> Result<(), Errno> {
+pub fn capset(effective: CapabilityBits, permitted: CapabilityBits, inheritable: CapabilityBits) -> Result<(), Errno> {
     let header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
     let half = |shift: u32| CapData {
         effective: (effective >> shift) as u32,

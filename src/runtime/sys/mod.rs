@@ -23,9 +23,9 @@ pub use inherited::take_inherited;
 pub use mount::{MountAttributes, mount_setattr};
 pub use pidfd::signal_process;
 pub use process::{
-    Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, close_all_from, close_on_exec_from,
-    current_directory, duplicate_onto, execute, execute_descriptor, exit_now, reap_any, reap_child, set_rlimit,
-    unshare_cgroup_namespace,
+    ArgumentArea, Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, close_all_but,
+    close_on_exec_from, current_directory, duplicate_onto, execute, execute_descriptor, exit_now, new_session_keyring,
+    reap_any, reap_child, replace_arguments, set_rlimit, unshare_cgroup_namespace,
 };
 pub use rustix::io::Errno;
 pub use seccomp::{SeccompFilterFlags, SockFilter, seccomp_install};

@@ -27,6 +27,9 @@ pub enum Cloned {
     },
 }
 
+/// linux/sched.h; the C library's constant is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 #[repr(C)]
 #[derive(Default)]
 struct CloneArgs {
@@ -57,7 +60,7 @@ pub fn clone_child(namespaces: NamespaceFlags, cgroup: Option<BorrowedFd<'_>>) -
         ..CloneArgs::default()
     };
     if let Some(directory) = cgroup {
-        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = directory.as_raw_fd() as u64;
     }
     // SAFETY: without CLONE_VM the child works on its own copy of memory and stack, so returning twice is sound for a
@@ -76,7 +79,14 @@ pub fn clone_sibling() -> Result<i32, Errno> {
     const NULL: usize = 0;
     // SAFETY: as for `clone_child`; a null stack means the copy of the caller's own.
     let pid = check(unsafe {
-        libc::syscall(libc::SYS_clone, libc::CLONE_PARENT as libc::c_ulong | libc::SIGCHLD as libc::c_ulong, NULL, NULL, NULL, NULL)
+        libc::syscall(
+            libc::SYS_clone,
+            libc::CLONE_PARENT as libc::c_ulong | libc::SIGCHLD as libc::c_ulong,
+            NULL,
+            NULL,
+            NULL,
+            NULL,
+        )
     })?;
     Ok(pid as i32)
 }
@@ -143,10 +153,24 @@ pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
 }
 
-/// Close every descriptor from `first` on, whoever owns it: for a process that will use none of them again before it ends.
-pub fn close_all_from(first: u32) -> Result<(), Errno> {
-    // SAFETY: the callers are short-lived children between clone and exit, which touch no descriptor afterwards.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+/// Close every descriptor but these, whoever owns it: close_range(2). For a process that will use none of the others again
+/// before it execs or ends.
+pub fn close_all_but<const N: usize>(mut keep: [RawFd; N]) -> Result<(), Errno> {
+    keep.sort_unstable();
+    let mut first = 0;
+    for number in keep {
+        let number = number as u32;
+        if number > first {
+            close_range(first, number - 1)?;
+        }
+        first = number + 1;
+    }
+    close_range(first, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    // SAFETY: the callers are children between clone and exec, which touch none of these descriptors afterwards.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
 /// Make `number` refer to what `file` refers to, kept open over exec: dup3(2). For the numbers 0, 1 and 2 of a child.
@@ -196,8 +220,7 @@ fn wait4(pid: i32, options: i32) -> Result<Option<ReapedChild>, Errno> {
     if pid == 0 {
         return Ok(None);
     }
-    let status =
-        if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    let status = if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
     Ok(Some(ReapedChild { pid, status }))
 }
 
@@ -213,4 +236,64 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
 pub fn unshare_cgroup_namespace() -> Result<(), Errno> {
     // SAFETY: concerns neither memory nor descriptors.
     check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWCGROUP) }).map(drop)
+}
+
+/// An anonymous session keyring, so that the caller's keys cannot be found: keyctl(2).
+pub fn new_session_keyring() -> Result<(), Errno> {
+    const JOIN_SESSION_KEYRING: libc::c_ulong = 1;
+    // SAFETY: a null name asks for a keyring without one.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0usize) }).map(drop)
+}
+
+/// Where the calling process keeps the arguments that `/proc/PID/cmdline` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArgumentArea {
+    start: usize,
+    end: usize,
+}
+
+impl ArgumentArea {
+    /// From the text of `/proc/self/stat`: fields 48 and 49 of proc(5).
+    pub fn from_stat(stat: &str) -> Option<Self> {
+        // The second field is a name in brackets, which may contain anything.
+        let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_whitespace();
+        let start = fields.nth(45)?.parse().ok()?;
+        let end = fields.next()?.parse().ok()?;
+        (0 < start && start < end).then_some(Self { start, end })
+    }
+}
+
+/// Show `name` instead of the arguments, in `/proc/PID/cmdline` and as the thread's name.
+///
+/// For a child that was cloned and will not exec: its copy of the arguments is used by nobody.
+pub fn replace_arguments(area: ArgumentArea, name: &CStr) {
+    let bytes = name.to_bytes_with_nul();
+    let length = area.end - area.start;
+    // SAFETY: the kernel laid the arguments out in this range of the stack, which stays mapped and writable; the area was
+    // read of this very process image, and this is its only thread. At most `length` bytes are written.
+    unsafe {
+        let start = area.start as *mut u8;
+        start.write_bytes(0, length);
+        start.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len().min(length - 1));
+        libc::prctl(libc::PR_SET_NAME, name.as_ptr());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_found_behind_a_name_with_brackets() {
+        let rest: Vec<String> = (3..=52).map(|field| (field * 100).to_string()).collect();
+        let stat = format!("7 (a) b) {}", rest.join(" "));
+        assert_eq!(ArgumentArea::from_stat(&stat), Some(ArgumentArea { start: 4800, end: 4900 }));
+        assert_eq!(ArgumentArea::from_stat("7 (a) S 1 2"), None);
+    }
+
+    #[test]
+    fn the_arguments_of_this_process_are_found() {
+        let area = ArgumentArea::from_stat(&std::fs::read_to_string("/proc/self/stat").unwrap()).unwrap();
+        assert_eq!(area.end - area.start, std::fs::read("/proc/self/cmdline").unwrap().len());
+    }
 }

@@ -1,0 +1,278 @@
+//! From a configuration to the list of operations that a container's process does before it becomes the program. Pure: decides
+//! everything and does nothing. What is not supported yet is refused by name.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::runtime::oci::{OciConfig, OciLinuxConfig, OciNamespaceKind, OciProcess};
+use crate::runtime::sys::{NamespaceFlags, last_capability};
+
+use super::compile_mounts::{self, DevKind};
+use super::compile_process::{self, ProcessSettings};
+use super::defaults;
+use super::op::{DeviceNode, OverlayRoot, SetupOp};
+use super::supported;
+use super::surroundings::{NetworkOrigin, Rootfs, Surroundings};
+use super::sysctl;
+
+/// A container's set-up, ready to be run any number of times.
+#[derive(Debug)]
+pub struct Program {
+    pub(super) namespaces: NamespaceFlags,
+    /// From the gate to the new root.
+    pub(super) setup: Vec<SetupOp>,
+    /// From there to the program.
+    pub(super) payload: Vec<SetupOp>,
+    /// What PID 1 gives up once it has forked the payload; `None`: the payload is PID 1.
+    pub(super) init: Option<Vec<SetupOp>>,
+}
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum CompileError {
+    #[error("`{path}` of the configuration is not supported yet")]
+    Unsupported { path: String },
+    #[error("`{path}` of the configuration {fault}")]
+    Invalid { path: String, fault: String },
+}
+
+impl CompileError {
+    pub(super) fn unsupported(path: impl Into<String>) -> Self {
+        Self::Unsupported { path: path.into() }
+    }
+
+    pub(super) fn invalid(path: impl Into<String>, fault: impl Into<String>) -> Self {
+        Self::Invalid { path: path.into(), fault: fault.into() }
+    }
+}
+
+impl Program {
+    /// Compile a configuration that was checked ([`OciConfig::parse`]).
+    pub fn compile(config: &OciConfig, surroundings: &Surroundings) -> Result<Self, CompileError> {
+        supported::check(config, surroundings)?;
+        let none = OciLinuxConfig::default();
+        let linux = config.linux.as_ref().unwrap_or(&none);
+        let process =
+            config.process.as_ref().ok_or_else(|| CompileError::invalid("process", "is missing: nothing to run"))?;
+        let mut setup = Vec::new();
+        begin(&mut setup, process, surroundings)?;
+        names(&mut setup, config, linux)?;
+        root(&mut setup, surroundings)?;
+        let mounts = compile_mounts::compile(config, surroundings)?;
+        setup.extend(mounts.ops);
+        devices(&mut setup, mounts.dev, mounts.devpts);
+        sysctls(&mut setup, linux, surroundings, mounts.proc)?;
+        if process.cwd != "/" {
+            setup.push(SetupOp::MakeDirectory { path: below_root("process.cwd", &process.cwd)? });
+        }
+        restrict_paths(&mut setup, config, linux)?;
+        setup.push(SetupOp::Pivot);
+        let settings = ProcessSettings::from_oci(process, surroundings.seccomp.clone());
+        let payload = payload(&settings, surroundings)?;
+        let init = surroundings.init.then(|| init_restrictions(&settings));
+        Ok(Self { namespaces: namespaces(linux), setup, payload, init })
+    }
+
+    /// The operation that messages number so.
+    pub(super) fn op(&self, number: u16) -> Option<&SetupOp> {
+        self.setup.iter().chain(&self.payload).chain(self.init.iter().flatten()).nth(number.into())
+    }
+
+    /// The operations in order, for explanations.
+    pub fn describe(&self) -> impl Iterator<Item = String> + '_ {
+        self.setup.iter().chain(&self.payload).map(ToString::to_string)
+    }
+}
+
+fn namespaces(linux: &OciLinuxConfig) -> NamespaceFlags {
+    // The cgroup namespace is made later: its root is where the process is then.
+    let flags = linux.namespaces.iter().map(|namespace| match namespace.kind {
+        OciNamespaceKind::Pid => NamespaceFlags::PID,
+        OciNamespaceKind::Network => NamespaceFlags::NETWORK,
+        OciNamespaceKind::Mount => NamespaceFlags::MOUNT,
+        OciNamespaceKind::Ipc => NamespaceFlags::IPC,
+        OciNamespaceKind::Uts => NamespaceFlags::UTS,
+        OciNamespaceKind::User | OciNamespaceKind::Cgroup | OciNamespaceKind::Time => 0,
+    });
+    NamespaceFlags(flags.fold(0, |all, flag| all | flag))
+}
+
+fn begin(ops: &mut Vec<SetupOp>, process: &OciProcess, surroundings: &Surroundings) -> Result<(), CompileError> {
+    ops.extend([SetupOp::NotDumpable, SetupOp::DieWithParent, SetupOp::NewSession, SetupOp::NewKeyring]);
+    // After the session: with the OOM score and the cgroups we still look at the host's files.
+    if let Some(score) = process.oom_score_adj {
+        ops.push(SetupOp::AdjustOomScore { value: c_string("process.oomScoreAdj", &score.to_string())? });
+    }
+    for procs in &surroundings.cgroup_procs {
+        ops.push(SetupOp::JoinCgroup { procs: c_path("cgroup", procs)? });
+    }
+    Ok(())
+}
+
+fn names(ops: &mut Vec<SetupOp>, config: &OciConfig, linux: &OciLinuxConfig) -> Result<(), CompileError> {
+    /// `__NEW_UTS_LEN` of linux/utsname.h.
+    const MAX_NAME: usize = 64;
+    if linux.namespace(OciNamespaceKind::Cgroup).is_some() {
+        ops.push(SetupOp::NewCgroupNamespace);
+    }
+    let private = linux.namespace(OciNamespaceKind::Uts).is_some();
+    let checked = |path: &str, name: &str| {
+        if !private {
+            return Err(CompileError::invalid(path, "needs a `uts` namespace"));
+        }
+        if name.len() > MAX_NAME || name.contains('\0') {
+            return Err(CompileError::invalid(path, format!("is longer than {MAX_NAME} bytes")));
+        }
+        Ok(name.to_owned())
+    };
+    if let Some(name) = &config.hostname {
+        ops.push(SetupOp::SetHostname { name: checked("hostname", name)? });
+    }
+    if let Some(name) = &config.domainname {
+        ops.push(SetupOp::SetDomainname { name: checked("domainname", name)? });
+    }
+    Ok(())
+}
+
+fn root(ops: &mut Vec<SetupOp>, surroundings: &Surroundings) -> Result<(), CompileError> {
+    // The working directory changes while the layers are mounted.
+    let c_path = |what: &str, path: &Path| match path.is_absolute() {
+        true => c_path(what, path),
+        false => Err(CompileError::invalid(what, format!("is not absolute: `{}`", path.display()))),
+    };
+    ops.push(SetupOp::MakeMountsPrivate);
+    ops.push(match &surroundings.rootfs {
+        Rootfs::Directory(path) => SetupOp::RootFromDirectory { path: c_path("root.path", path)? },
+        Rootfs::Overlay { lower, upper, work } => {
+            if lower.is_empty() {
+                return Err(CompileError::invalid("root", "has no layers"));
+            }
+            let lower: Result<_, _> = lower.iter().map(|layer| c_path("root", layer)).collect();
+            let (upper, work) = (c_path("root", upper)?, c_path("root", work)?);
+            SetupOp::RootFromOverlay(OverlayRoot { lower: lower?, upper, work })
+        }
+    });
+    ops.push(SetupOp::AttachRoot);
+    Ok(())
+}
+
+fn devices(ops: &mut Vec<SetupOp>, dev: DevKind, devpts: bool) {
+    if dev == DevKind::Foreign {
+        return;
+    }
+    if dev == DevKind::Image {
+        ops.push(SetupOp::OpenDev);
+    }
+    for device in defaults::DEVICES {
+        let node = DeviceNode {
+            name: literal(device.name),
+            host_path: literal(&format!("/dev/{}", device.name)),
+            major: device.major,
+            minor: device.minor,
+        };
+        ops.push(if dev == DevKind::Fresh { SetupOp::MakeDevice(node) } else { SetupOp::BindDevice(node) });
+    }
+    let links = defaults::DEVICE_LINKS.into_iter().chain(devpts.then_some(("ptmx", "pts/ptmx")));
+    ops.extend(links.map(|(name, target)| SetupOp::LinkInDev { name: literal(name), target: literal(target) }));
+}
+
+fn sysctls(
+    ops: &mut Vec<SetupOp>,
+    linux: &OciLinuxConfig,
+    surroundings: &Surroundings,
+    proc_is_mounted: bool,
+) -> Result<(), CompileError> {
+    if linux.sysctl.is_empty() {
+        return Ok(());
+    }
+    let new = |kind| linux.namespace(kind).is_some();
+    let scope = sysctl::Scope {
+        ipc: new(OciNamespaceKind::Ipc),
+        uts: new(OciNamespaceKind::Uts),
+        network: new(OciNamespaceKind::Network) || surroundings.network == NetworkOrigin::Own,
+    };
+    if !proc_is_mounted {
+        ops.push(SetupOp::OpenPrivateProc);
+    }
+    for (name, value) in &linux.sysctl {
+        let path = sysctl::path_of(name, value, scope)
+            .map_err(|fault| CompileError::invalid(format!("linux.sysctl.{name}"), fault.to_string()))?;
+        ops.push(SetupOp::WriteSysctl { path: c_string("linux.sysctl", &path)?, value: value.clone() });
+    }
+    Ok(())
+}
+
+/// After all mounts and all writes.
+fn restrict_paths(ops: &mut Vec<SetupOp>, config: &OciConfig, linux: &OciLinuxConfig) -> Result<(), CompileError> {
+    for path in &linux.readonly_paths {
+        ops.push(SetupOp::MakeReadOnly { path: below_root("linux.readonlyPaths", path)? });
+    }
+    for path in &linux.masked_paths {
+        ops.push(SetupOp::Mask { path: below_root("linux.maskedPaths", path)? });
+    }
+    if config.root.as_ref().is_some_and(|root| root.readonly) {
+        ops.push(SetupOp::MakeRootReadOnly);
+    }
+    Ok(())
+}
+
+fn payload(settings: &ProcessSettings, surroundings: &Surroundings) -> Result<Vec<SetupOp>, CompileError> {
+    let mut ops = Vec::new();
+    if surroundings.init {
+        // Otherwise the process has its session since the beginning.
+        ops.push(SetupOp::NewSession);
+    }
+    ops.extend(compile_process::restrictions(settings)?);
+    // A change of credentials takes the tie off.
+    ops.push(SetupOp::DieWithParent);
+    ops.extend(compile_process::execution(settings)?);
+    Ok(ops)
+}
+
+/// PID 1 of ours signals processes of all users and does nothing else. Somebody in the container who may trace processes can
+/// take it over, so it must not be worth it: no capability but that one, no way to more, the container's own filter.
+fn init_restrictions(settings: &ProcessSettings) -> Vec<SetupOp> {
+    const KILL: u64 = 1 << 5;
+    let sets = super::op::CapabilitySets { effective: KILL, permitted: KILL, inheritable: 0, ambient: 0 };
+    let mut ops = vec![
+        SetupOp::BoundCapabilities { keep: KILL, last: last_capability() },
+        SetupOp::SetCapabilities(sets),
+        SetupOp::NoNewPrivileges,
+    ];
+    ops.extend(settings.seccomp.clone().map(SetupOp::InstallSeccomp));
+    ops
+}
+
+/// A path of the container as one below its root: no slash in front, no `.`, no `..` (a `..` at the top stays there).
+pub(super) fn below_root(what: &str, path: &str) -> Result<CString, CompileError> {
+    let mut clean = PathBuf::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    if clean.as_os_str().is_empty() {
+        return Err(CompileError::invalid(what, format!("names the root itself: `{path}`")));
+    }
+    c_path(what, &clean)
+}
+
+pub(super) fn c_path(what: &str, path: &Path) -> Result<CString, CompileError> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| CompileError::invalid(what, "contains a zero byte"))
+}
+
+pub(super) fn c_string(what: &str, text: &str) -> Result<CString, CompileError> {
+    CString::new(text).map_err(|_| CompileError::invalid(what, "contains a zero byte"))
+}
+
+/// For texts of this crate, which contain no zero byte.
+pub(super) fn literal(text: &str) -> CString {
+    CString::new(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! The mounts of a configuration as operations. Pure.
+
+use std::ffi::CString;
+
+use crate::runtime::oci::{OciConfig, OciMount};
+use crate::runtime::sys::MountAttributes;
+
+use super::compile::{CompileError, below_root, c_path, c_string, literal};
+use super::mount_options::{BindDepth, FilesystemOption, MountOptions, sort_options};
+use super::op::{Bind, Filesystem, KeptMount, MountOp, MountSource, SetupOp, TargetKind};
+use super::surroundings::{CgroupView, Surroundings};
+
+pub struct CompiledMounts {
+    pub ops: Vec<SetupOp>,
+    pub dev: DevKind,
+    /// A procfs is mounted at `/proc`.
+    pub proc: bool,
+    /// A devpts is mounted at `/dev/pts`.
+    pub devpts: bool,
+}
+
+/// What `/dev` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DevKind {
+    /// A tmpfs of ours.
+    Fresh,
+    /// The image's own directory.
+    Image,
+    /// Something else that is mounted there, and is not ours to change.
+    Foreign,
+}
+
+/// Files of procfs that may be covered, to show a container its own limits (as runc and crun have it).
+const COVERABLE_IN_PROC: [&str; 11] = [
+    "proc/cpuinfo",
+    "proc/diskstats",
+    "proc/meminfo",
+    "proc/stat",
+    "proc/swaps",
+    "proc/uptime",
+    "proc/loadavg",
+    "proc/slabinfo",
+    "proc/net/dev",
+    "proc/sys/kernel/ns_last_pid",
+    "proc/sys/crypto/fips_enabled",
+];
+
+pub fn compile(config: &OciConfig, surroundings: &Surroundings) -> Result<CompiledMounts, CompileError> {
+    let mut compiled = CompiledMounts { ops: Vec::new(), dev: DevKind::Image, proc: false, devpts: false };
+    for (index, mount) in config.mounts.iter().enumerate() {
+        let place = format!("mounts[{index}]");
+        let options = sort_options(&mount.options)
+            .map_err(|option| CompileError::unsupported(format!("{place}.options `{}`", option.0)))?;
+        if !mount.uid_mappings.is_empty() {
+            return Err(CompileError::unsupported(format!("{place}.uidMappings")));
+        }
+        let target = below_root(&place, &mount.destination)?;
+        let one = OneMount { place: &place, mount, options: &options, target };
+        one.compile(&mut compiled, surroundings)?;
+    }
+    Ok(compiled)
+}
+
+struct OneMount<'a> {
+    place: &'a str,
+    mount: &'a OciMount,
+    options: &'a MountOptions,
+    target: CString,
+}
+
+impl OneMount<'_> {
+    fn compile(self, compiled: &mut CompiledMounts, surroundings: &Surroundings) -> Result<(), CompileError> {
+        let is_bind = self.mount.is_bind();
+        let kind = if is_bind { "bind" } else { self.mount.kind.as_deref().unwrap_or_default() };
+        self.check_target(kind)?;
+        match self.target.to_bytes() {
+            b"dev" => compiled.dev = if kind == "tmpfs" { DevKind::Fresh } else { DevKind::Foreign },
+            b"proc" => compiled.proc = true,
+            b"dev/pts" => compiled.devpts = kind == "devpts",
+            _ => {}
+        }
+        match kind {
+            "" => Err(CompileError::invalid(self.place, "lacks a type")),
+            "bind" => self.bind(compiled, surroundings),
+            "cgroup" => self.cgroup(compiled, surroundings),
+            _ => self.filesystem(compiled, kind),
+        }
+    }
+
+    /// Nothing may lie over the procfs that protections rely on (CVE-2019-16884).
+    fn check_target(&self, kind: &str) -> Result<(), CompileError> {
+        let target = self.target.to_str().unwrap_or_default();
+        if target == "proc" && kind != "proc" {
+            return Err(CompileError::invalid(self.place, format!("mounts {kind} on `/proc`")));
+        }
+        if target.starts_with("proc/") && !COVERABLE_IN_PROC.contains(&target) {
+            return Err(CompileError::invalid(self.place, format!("mounts inside of procfs: `/{target}`")));
+        }
+        Ok(())
+    }
+
+    fn bind(self, compiled: &mut CompiledMounts, surroundings: &Surroundings) -> Result<(), CompileError> {
+        if let Some(option) = self.options.filesystem.first() {
+            let fault = format!("has the option `{}`, which no bind takes", option.key);
+            return Err(CompileError::invalid(self.place, fault));
+        }
+        let source = self.mount.source.as_deref().ok_or_else(|| CompileError::invalid(self.place, "lacks a source"))?;
+        let recursive_bind = self.options.bind == Some(BindDepth::Recursive);
+        let mut recursive = self.options.recursive;
+        // The host's device files are of no use in a container, unless it is said that they are.
+        if self.options.attributes.clear & MountAttributes::NO_DEV == 0 {
+            recursive.set |= MountAttributes::NO_DEV;
+        }
+        let source = Bind {
+            path: c_path(self.place, &surroundings.bundle.join(source))?,
+            depth: if recursive_bind { libc::AT_RECURSIVE } else { 0 },
+            attributes: self.options.attributes,
+            recursive,
+        };
+        self.push(compiled, MountSource::Bind(source), TargetKind::LikeSource);
+        Ok(())
+    }
+
+    fn filesystem(self, compiled: &mut CompiledMounts, kind: &str) -> Result<(), CompileError> {
+        let mut parameters = Vec::new();
+        if let Some(source) = &self.mount.source {
+            parameters.push((literal("source"), Some(c_string(self.place, source)?)));
+        }
+        for FilesystemOption { key, value } in &self.options.filesystem {
+            let value = value.as_deref().map(|value| c_string(self.place, value)).transpose()?;
+            parameters.push((c_string(self.place, key)?, value));
+        }
+        let mut attributes = (self.options.attributes.set | self.options.recursive.set) as u32;
+        let holds_devices = matches!(self.target.to_bytes(), b"dev") || kind == "devpts";
+        if !holds_devices {
+            attributes |= MountAttributes::NO_DEV as u32;
+        }
+        let filesystem = Filesystem { kind: c_string(self.place, kind)?, parameters, attributes };
+        let real = matches!(kind, "proc" | "sysfs") || self.target.to_bytes() == b"dev";
+        let target_kind = if real { TargetKind::RealDirectory } else { TargetKind::Directory };
+        self.push(compiled, MountSource::Filesystem(filesystem), target_kind);
+        Ok(())
+    }
+
+    /// On a host of version 1: a tmpfs with one directory for each hierarchy, as containers expect it.
+    fn cgroup(self, compiled: &mut CompiledMounts, surroundings: &Surroundings) -> Result<(), CompileError> {
+        let attributes = self.options.attributes.set as u32 | MountAttributes::NO_DEV as u32;
+        let of_kind = |kind: &str, parameters, attributes| {
+            MountSource::Filesystem(Filesystem { kind: literal(kind), parameters, attributes })
+        };
+        let hierarchies = match &surroundings.cgroup_view {
+            CgroupView::Unknown => {
+                return Err(CompileError::invalid(self.place, "mounts cgroups, and the host has none"));
+            }
+            CgroupView::Unified => {
+                self.push(compiled, of_kind("cgroup2", Vec::new(), attributes), TargetKind::Directory);
+                return Ok(());
+            }
+            CgroupView::Hierarchies(list) => list,
+        };
+        let target = self.target.clone();
+        let place = self.place.to_owned();
+        let mode = vec![(literal("source"), Some(literal("cgroup"))), (literal("mode"), Some(literal("755")))];
+        let writable = attributes & !(MountAttributes::READ_ONLY as u32);
+        self.push(compiled, of_kind("tmpfs", mode, writable), TargetKind::Directory);
+        for hierarchy in hierarchies {
+            let mut parameters = vec![(literal("source"), Some(literal("cgroup")))];
+            for parameter in &hierarchy.parameters {
+                parameters.push(match parameter.split_once('=') {
+                    Some((key, value)) => (c_string(&place, key)?, Some(c_string(&place, value)?)),
+                    None => (c_string(&place, parameter)?, None),
+                });
+            }
+            let mut below = target.to_bytes().to_vec();
+            below.push(b'/');
+            below.extend_from_slice(hierarchy.directory.as_bytes());
+            compiled.ops.push(SetupOp::Mount(Box::new(MountOp {
+                source: of_kind(hierarchy.kind, parameters, attributes),
+                target: CString::new(below).unwrap_or_default(),
+                target_kind: TargetKind::Directory,
+                keep: KeptMount::No,
+            })));
+        }
+        if attributes & MountAttributes::READ_ONLY as u32 != 0 {
+            compiled.ops.push(SetupOp::SealMount { path: target });
+        }
+        Ok(())
+    }
+
+    fn push(self, compiled: &mut CompiledMounts, source: MountSource, target_kind: TargetKind) {
+        let keep = match self.target.to_bytes() {
+            b"proc" => KeptMount::Proc,
+            b"dev" if compiled.dev == DevKind::Fresh => KeptMount::Dev,
+            _ => KeptMount::No,
+        };
+        compiled.ops.push(SetupOp::Mount(Box::new(MountOp { source, target: self.target, target_kind, keep })));
+    }
+}

@@ -1,0 +1,244 @@
+//! Further processes in a running container.
+//!
+//! ```text
+//! caller ─clone→ helper: joins the cgroups and namespaces, gives up everything ─clone(CLONE_PARENT)→ process: execs
+//! ```
+//!
+//! The pid namespace takes effect for children only, hence two steps; the second process is the caller's own child. All
+//! privileges go in the first, which nothing in the container can see: it is not in the container's pid namespace.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use thiserror::Error;
+
+use crate::runtime::sys::{self, Cloned, Errno, NamespaceFlags, SignalSet};
+
+use super::compile::{CompileError, c_path};
+use super::compile_process::{ProcessSettings, execution, restrictions};
+use super::init::FAILURE;
+use super::op::{SetupOp, Stopped};
+use super::perform::Progress;
+use super::protect;
+use super::spawn::{BEFORE_ALL, SpawnError, give_up, wait_for_exec, words_for};
+use super::stdio::{Stdio, pipe};
+use super::terminal::{Terminal, TerminalError, TerminalSize};
+
+/// What to run and where.
+#[derive(Clone, Debug)]
+pub struct ExecSpec {
+    /// The container's first process, as the caller numbers it.
+    pub init: i32,
+    pub process: ProcessSettings,
+    /// `cgroup.procs` of every hierarchy that the container is in.
+    pub cgroup_procs: Vec<PathBuf>,
+    /// A new terminal of this size takes the place of standard input, output and error.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// A compiled [`ExecSpec`], to be run any number of times (a health probe).
+#[derive(Debug)]
+pub struct ExecProgram {
+    init: i32,
+    uid: u32,
+    terminal: Option<TerminalSize>,
+    join: Vec<SetupOp>,
+    restrict: Vec<SetupOp>,
+    become_it: Vec<SetupOp>,
+}
+
+/// The process is the caller's child and has to be waited for, by `pidfd`.
+#[derive(Debug)]
+pub struct Executed {
+    /// As the caller numbers it.
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// The caller's end of the terminal that was asked for.
+    pub terminal: Option<OwnedFd>,
+}
+
+#[derive(Debug, Error)]
+pub enum ExecError {
+    #[error("the container is not running: process {pid}")]
+    NotRunning { pid: i32, source: Errno },
+    #[error("cannot make a terminal in the container")]
+    Terminal { source: TerminalError },
+    #[error("cannot make a process in the container")]
+    Start { source: SpawnError },
+}
+
+impl ExecError {
+    /// As the field has it: 127 the program is not there, 126 it cannot be executed, 125 everything else.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Start { source } => source.exit_code(),
+            _ => FAILURE,
+        }
+    }
+}
+
+impl ExecProgram {
+    pub fn compile(spec: &ExecSpec) -> Result<Self, CompileError> {
+        let mut join = vec![SetupOp::NotDumpable, SetupOp::NewKeyring];
+        for procs in &spec.cgroup_procs {
+            join.push(SetupOp::JoinCgroup { procs: c_path("cgroup", procs)? });
+        }
+        let mut become_it = vec![SetupOp::NewSession];
+        if spec.terminal.is_some() {
+            become_it.push(SetupOp::TakeTerminal);
+        }
+        become_it.extend(execution(&spec.process)?);
+        Ok(Self {
+            init: spec.init,
+            uid: spec.process.user.uid,
+            terminal: spec.terminal,
+            join,
+            restrict: restrictions(&spec.process)?,
+            become_it,
+        })
+    }
+
+    fn op(&self, number: u16) -> Option<&SetupOp> {
+        self.join.iter().chain(&self.restrict).chain(&self.become_it).nth(number.into())
+    }
+}
+
+/// Run a process in a container, and return once its program is executed.
+pub fn exec(program: &ExecProgram, stdio: &Stdio<'_>) -> Result<Executed, ExecError> {
+    let not_running = |source| ExecError::NotRunning { pid: program.init, source };
+    let failed = |source| ExecError::Start { source };
+    if !protect::executable_is_protected().map_err(|source| failed(SpawnError::Executable { source }))? {
+        return Err(failed(SpawnError::Unprotected));
+    }
+    let init = Pid::from_raw(program.init).ok_or(Errno::SRCH).map_err(not_running)?;
+    let container = pidfd_open(init, PidfdFlags::empty()).map_err(not_running)?;
+    let terminal = match program.terminal {
+        Some(size) => {
+            let root = root_of(program.init, container.as_fd()).map_err(not_running)?;
+            let terminal = Terminal::open(root.as_fd(), size, program.uid);
+            Some(terminal.map_err(|source| ExecError::Terminal { source })?)
+        }
+        None => None,
+    };
+    let at_terminal = terminal.as_ref().map(|terminal| {
+        let peer = terminal.peer.as_fd();
+        Stdio { stdin: peer, stdout: peer, stderr: peer }
+    });
+    let (pid, pidfd) = start(program, container.as_fd(), at_terminal.as_ref().unwrap_or(stdio)).map_err(failed)?;
+    Ok(Executed { pid, pidfd, terminal: terminal.map(|terminal| terminal.master) })
+}
+
+/// The root directory of a process, which still lives: so the number was not somebody else's by then.
+fn root_of(pid: i32, pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open(format!("/proc/{pid}/root"), flags, Mode::empty())?;
+    still_alive(pidfd)?;
+    Ok(root)
+}
+
+/// Fails with ESRCH if the process is dead. A dead one that nobody waited for yet can still be sent signals: so wait, for nothing.
+fn still_alive(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let ended = poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&now))?;
+    if ended == 0 { Ok(()) } else { Err(Errno::SRCH) }
+}
+
+fn start(program: &ExecProgram, container: BorrowedFd<'_>, stdio: &Stdio<'_>) -> Result<(i32, OwnedFd), SpawnError> {
+    let (number, number_write) = pipe().map_err(|source| SpawnError::Pipe { source })?;
+    let (stopped, stopped_write) = pipe().map_err(|source| SpawnError::Pipe { source })?;
+    let cloned = sys::clone_child(NamespaceFlags::default(), None).map_err(|source| SpawnError::Clone { source })?;
+    let Cloned::Parent { pid: helper, .. } = cloned else {
+        helper_process(program, container, stdio, Pipes { number: number_write, stopped: stopped_write })
+    };
+    drop(number_write);
+    drop(stopped_write);
+    let mut bytes = [0_u8; 4];
+    let told = loop {
+        match rustix::io::read(&number, &mut bytes) {
+            Err(Errno::INTR) => {}
+            result => break result,
+        }
+    };
+    let helper_status = sys::reap_child(helper).map_or(FAILURE, |child| child.status);
+    let pid = match told {
+        Ok(4) => i32::from_le_bytes(bytes),
+        _ => {
+            return match wait_for_exec(stopped.as_fd())? {
+                Some(stop) => Err(words_for(program.op(stop.op), stop)),
+                None => Err(SpawnError::Died { status: helper_status }),
+            };
+        }
+    };
+    match (wait_for_exec(stopped.as_fd()), descriptor_of(pid)) {
+        (Ok(None), Ok(pidfd)) => Ok((pid, pidfd)),
+        (outcome, pidfd) => {
+            // Ours and not waited for by anybody else, so the number is still its own.
+            let _ = sys::send_signal(pid, libc::SIGKILL);
+            let _ = sys::reap_child(pid);
+            match outcome? {
+                Some(stop) => Err(words_for(program.op(stop.op), stop)),
+                None => Err(SpawnError::Clone { source: pidfd.err().unwrap_or(Errno::SRCH) }),
+            }
+        }
+    }
+}
+
+fn descriptor_of(pid: i32) -> Result<OwnedFd, Errno> {
+    pidfd_open(Pid::from_raw(pid).ok_or(Errno::SRCH)?, PidfdFlags::empty())
+}
+
+struct Pipes {
+    /// For the number of the second process.
+    number: OwnedFd,
+    stopped: OwnedFd,
+}
+
+/// System calls only from here on: see `sys::clone_child`.
+fn helper_process(program: &ExecProgram, container: BorrowedFd<'_>, stdio: &Stdio<'_>, pipes: Pipes) -> ! {
+    let mut progress = Progress::default();
+    // Out of the way first: the descriptors of the caller may be any, and all the others are closed.
+    let ready = stdio.put_in_place().and_then(|()| {
+        sys::close_all_but([0, 1, 2, container.as_raw_fd(), pipes.number.as_raw_fd(), pipes.stopped.as_raw_fd()])
+    });
+    if let Err(errno) = ready {
+        give_up(&pipes.stopped, Stopped { op: BEFORE_ALL, fault: errno.into() });
+    }
+    let stop = match restrict(program, &mut progress, container) {
+        Ok(()) => match sys::clone_sibling() {
+            Ok(0) => {
+                drop(pipes.number);
+                let first = (program.join.len() + program.restrict.len()) as u16;
+                progress.perform(&program.become_it, first).err()
+            }
+            Ok(pid) => {
+                let sent = rustix::io::write(&pipes.number, &pid.to_le_bytes());
+                sys::exit_now(if sent == Ok(4) { 0 } else { FAILURE });
+            }
+            Err(errno) => Some(Stopped { op: BEFORE_ALL, fault: errno.into() }),
+        },
+        Err(stop) => Some(stop),
+    };
+    give_up(&pipes.stopped, stop.unwrap_or(Stopped { op: BEFORE_ALL, fault: Errno::INVAL.into() }))
+}
+
+fn restrict(program: &ExecProgram, progress: &mut Progress, container: BorrowedFd<'_>) -> Result<(), Stopped> {
+    let before_all = |errno: Errno| Stopped { op: BEFORE_ALL, fault: errno.into() };
+    let prepare = || -> Result<(), Errno> {
+        sys::block_signals(SignalSet::EMPTY)?;
+        sys::default_dispositions()
+    };
+    prepare().map_err(before_all)?;
+    progress.perform(&program.join, 0)?;
+    let all = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::PROCESS_ID
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::CONTROL_GROUP;
+    move_into_thread_name_spaces(container, all).map_err(before_all)?;
+    progress.perform(&program.restrict, program.join.len() as u16)
+}
