@@ -187,6 +187,13 @@ fn a_value_changed_behind_our_back_is_seen_and_put_right() {
 }
 
 #[test]
+fn preparing_joins_moves_nobody() {
+    let before = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    Hierarchies::probe(Path::new("/sys/fs/cgroup")).unwrap().prepare_joins().unwrap();
+    assert_eq!(std::fs::read_to_string("/proc/self/cgroup").unwrap(), before);
+}
+
+#[test]
 fn a_label_stays_as_long_as_the_group() {
     let branch = Branch::new();
     let group = branch.group("web");

@@ -1,1 +1,287 @@
 //! TOML text to a checked `Stack`, or to diagnostics with the place, the cause and the cure.
+//!
+//! In order: `source` keeps the text, `walk` reads tables by the lists in `keys`, `table` makes nouns of them, `check`
+//! looks across tables. All faults of a file come out of one run. What is at the end of a path is looked at through
+//! [`Surroundings`], so that a text can be judged anywhere.
+
+mod check;
+mod code;
+mod compose;
+mod diagnostic;
+mod interpolate;
+mod keys;
+mod literal;
+mod source;
+mod surroundings;
+mod syntax;
+mod table;
+mod walk;
+mod words;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+pub use code::Code;
+pub use diagnostic::{Diagnostic, Diagnostics, Look, Marked, Severity};
+pub use surroundings::{FileKind, Files, HostFiles, Surroundings};
+
+use source::Source;
+use table::Document;
+use walk::Reader;
+
+use crate::model::{CgroupBranch, Name, Origins, Stack};
+
+/// The most that a stack file may hold: a hundred times what a thousand containers take.
+const MAX_FILE: u64 = 16 << 20;
+
+/// What a file came to: a stack unless there are errors, and all that is to be said about it.
+#[derive(Debug)]
+pub struct Examined {
+    pub stack: Option<Stack>,
+    pub diagnostics: Diagnostics,
+}
+
+/// Reads the stack file at `path`; its relative paths begin at its own folder. Warnings are dropped: see [`examine`].
+pub fn load(path: &Path, env: &HashMap<String, String>) -> Result<Stack, Diagnostics> {
+    into_result(examine(path, env))
+}
+
+/// Judges a text that is called `name`. Warnings are dropped: see [`examine_text`].
+pub fn parse(name: &str, text: &str, surroundings: &Surroundings) -> Result<Stack, Diagnostics> {
+    into_result(examine_text(name, text, surroundings))
+}
+
+/// As [`load`], with the warnings of a file that can be used.
+pub fn examine(path: &Path, env: &HashMap<String, String>) -> Examined {
+    let name = path.display().to_string();
+    let unreadable = |why: String| Examined { stack: None, diagnostics: Diagnostics::unreadable(&name, why) };
+    let content = match HostFiles.kind(path) {
+        Ok(FileKind::Folder) => return unreadable("it is a folder, not a stack file".into()),
+        Ok(_) => HostFiles.read(path, MAX_FILE),
+        Err(fault) => Err(fault),
+    };
+    let content = match content {
+        Ok(content) => content,
+        Err(fault) => return unreadable(format!("the stack file cannot be read: {fault}")),
+    };
+    let text = match String::from_utf8(content) {
+        Ok(text) => text,
+        Err(fault) => {
+            let line =
+                fault.as_bytes()[..fault.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+            return unreadable(format!("the stack file is not UTF-8 (line {})", line + 1));
+        }
+    };
+    let folder = match std::path::absolute(path) {
+        Ok(absolute) => absolute.parent().map(Path::to_path_buf).unwrap_or_default(),
+        Err(fault) => return unreadable(format!("the folder of the stack file cannot be told: {fault}")),
+    };
+    examine_text(&name, &text, &Surroundings { variables: env, folder, files: &HostFiles })
+}
+
+/// As [`parse`], with the warnings of a text that can be used.
+pub fn examine_text(name: &str, text: &str, surroundings: &Surroundings) -> Examined {
+    let source = Source::new(name, text);
+    let (root, faults) = DeTable::parse_recoverable(text);
+    let broken = !faults.is_empty();
+    let root = root.into_inner();
+    let mut reader = Reader { text, surroundings, drafts: Vec::new() };
+    let document = table::read(&mut reader, &root);
+    let mut drafts = reader.drafts;
+    match broken {
+        false => drafts.extend(check::check(&document)),
+        true => drafts = syntax::merge(&source, &faults, drafts),
+    }
+    let errors = drafts.iter().any(|draft| draft.severity == Severity::Error);
+    if errors {
+        // A slip in a reference leaves its table unused: that is one fault, not two.
+        drafts.retain(|draft| draft.code != code::UNUSED);
+    }
+    let stack = (!errors).then(|| origins(&source, &root)).and_then(|origins| stack(document, origins));
+    Examined { stack, diagnostics: Diagnostics::new(source, drafts, &secrets(text, surroundings.variables)) }
+}
+
+/// Values shorter than this would be found in words that have nothing to do with them.
+const MIN_SECRET: usize = 4;
+
+/// The values of variables that the text uses and that are called like secrets.
+fn secrets<'v>(text: &str, variables: &'v HashMap<String, String>) -> Vec<&'v str> {
+    let used = |name: &str| source::names_a_secret(name) && text.contains(name);
+    let values = variables.iter().filter(|(name, _)| used(name)).map(|(_, value)| value.as_str());
+    values.filter(|value| value.len() >= MIN_SECRET).collect()
+}
+
+fn into_result(examined: Examined) -> Result<Stack, Diagnostics> {
+    examined.stack.ok_or(examined.diagnostics)
+}
+
+/// The document as a stack; `None` only where a fault has been told.
+fn stack(document: Document, origins: Origins) -> Option<Stack> {
+    let images = document.images.tables.into_iter().map(|(name, at)| Some((name, at.value?)));
+    Some(Stack {
+        name: document.name?,
+        images: images.collect::<Option<_>>()?,
+        bridges: document.bridges.tables.into_iter().map(|(name, at)| (name, at.value.bridge)).collect(),
+        cgroups: document.cgroups.tables.into_iter().map(branch).collect(),
+        volumes: document.volumes.tables.into_iter().map(|(name, at)| (name, at.value)).collect(),
+        containers: document.containers.tables.into_iter().map(|(name, at)| (name, at.value.container)).collect(),
+        origins,
+    })
+}
+
+fn branch((name, at): (Name, source::At<table::LimitsSheet>)) -> (Name, CgroupBranch) {
+    (name, CgroupBranch { limits: at.value.limits })
+}
+
+/// The line of every key and of every item of a list, by its dotted path; `container.web.port.0` is the first port.
+fn origins(source: &Source, root: &DeTable) -> Origins {
+    let mut origins = Origins { file: source.name.clone(), lines: HashMap::new() };
+    table_origins(source, root, "", &mut origins);
+    origins
+}
+
+fn table_origins(source: &Source, table: &DeTable, path: &str, origins: &mut Origins) {
+    for (key, value) in table {
+        let path = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
+        origins.lines.insert(path.clone(), source.position(key.span().start).0);
+        value_origins(source, value.get_ref(), &path, origins);
+    }
+}
+
+fn value_origins(source: &Source, value: &DeValue, path: &str, origins: &mut Origins) {
+    match value {
+        DeValue::Table(table) => table_origins(source, table, path, origins),
+        DeValue::Array(array) => {
+            for (index, item) in array.iter().enumerate() {
+                let path = format!("{path}.{index}");
+                origins.lines.insert(path.clone(), source.position(item.span().start).0);
+                value_origins(source, item.get_ref(), &path, origins);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{ByteSize, Condition, ImageSource, MountSource, Restart, Seccomp};
+
+    /// A host where every path is a folder, but those that end in `.env`.
+    struct OneEnvFile;
+
+    impl Files for OneEnvFile {
+        fn kind(&self, path: &Path) -> io::Result<FileKind> {
+            Ok(if path.extension().is_some() { FileKind::File } else { FileKind::Folder })
+        }
+
+        fn read(&self, _: &Path, _: u64) -> io::Result<Vec<u8>> {
+            Ok(b"A=file\nB=$NOT_REPLACED\n".to_vec())
+        }
+    }
+
+    fn stack(text: &str) -> Stack {
+        let variables = HashMap::from([("TAG".to_owned(), "1.9".to_owned())]);
+        let surroundings =
+            Surroundings { variables: &variables, folder: PathBuf::from("/srv/shop"), files: &OneEnvFile };
+        parse("stack.toml", text, &surroundings).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
+    }
+
+    #[test]
+    fn a_container_is_safe_and_bounded_unless_told() {
+        let stack = stack("name = 'a'\n[container.web]\nimage = 'host:'\n");
+        let web = &stack.containers["web"];
+        assert_eq!(web.image.source, ImageSource::Host);
+        assert_eq!(web.limits.pids, Some(4096));
+        assert_eq!(web.restart, Restart::No);
+        assert_eq!(web.stop_timeout, Duration::from_secs(10));
+        assert_eq!(web.seccomp, Seccomp::Default);
+        assert_eq!((web.log.size, web.log.files), (ByteSize(10 << 20), 3));
+        assert_eq!((web.replicas, web.init, web.read_only), (1, true, false));
+        assert!(web.cap_add.is_empty() && web.cap_drop.is_empty() && web.bridges.is_empty());
+    }
+
+    #[test]
+    fn paths_begin_at_the_folder_of_the_file() {
+        let text = "name = 'a'\n[container.web]\nimage = 'oci:./images/web:${TAG}'\n\
+                    mount = [{ bind = '/abs/x', target = '/x' }, { bind = '../y', target = '/y' }]\n";
+        let web = &stack(text).containers["web"];
+        let path = PathBuf::from("/srv/shop/images/web");
+        assert_eq!(web.image.source, ImageSource::OciLayout { path, tag: Some("1.9".into()) });
+        assert_eq!(web.mounts[0].source, MountSource::Bind("/abs/x".into()));
+        assert_eq!(web.mounts[1].source, MountSource::Bind("/srv/shop/../y".into()));
+    }
+
+    #[test]
+    fn env_wins_over_env_file_and_files_are_not_replaced() {
+        let text =
+            "name = 'a'\n[container.web]\nimage = 'host:'\nenv_file = ['x.env']\nenv = { A = 1, C = '${TAG}' }\n";
+        let env = &stack(text).containers["web"].env;
+        let pairs: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(pairs, [("A", "1"), ("B", "$NOT_REPLACED"), ("C", "1.9")]);
+    }
+
+    #[test]
+    fn a_secret_belongs_to_the_user_that_is_written_in_numbers() {
+        let text = "name = 'a'\n[container.web]\nimage = 'host:'\nuser = '7:8'\nsecret = [{ file = 'a/pg.key' }]\n";
+        let secret = &stack(text).containers["web"].secrets[0];
+        assert_eq!((secret.uid, secret.gid, secret.mode), (7, 8, 0o400));
+        assert_eq!(secret.target, "/run/secrets/pg.key");
+    }
+
+    #[test]
+    fn capabilities_are_written_out() {
+        let text = "name = 'a'\n[container.web]\nimage = 'host:'\ncap_add = ['CAP_NET_RAW']\ncap_drop = ['ALL']\n";
+        let web = &stack(text).containers["web"];
+        assert_eq!(web.cap_add, ["NET_RAW"]);
+        assert_eq!(web.cap_drop.len(), 41);
+    }
+
+    #[test]
+    fn every_key_and_item_has_its_line() {
+        let text = "name = 'a'\n[bridge.front]\n[container.web]\nimage = 'host:'\nbridge = ['front']\nport = [\n  '80:80',\n  \
+                    '81:81',\n]\nafter.db = 'started'\n[container.db]\nimage = 'host:'\n";
+        let stack = stack(text);
+        let line = |path: &str| stack.origins.place(path).map(|place| place.line);
+        assert_eq!(line("name"), Some(1));
+        assert_eq!(line("container.web"), Some(3));
+        assert_eq!(line("container.web.port"), Some(6));
+        assert_eq!(line("container.web.port.1"), Some(8));
+        assert_eq!(line("container.web.after.db"), Some(10));
+        assert_eq!(line("container.web.memory"), Some(3), "the table, where the key is not written");
+        assert_eq!(stack.containers["web"].after["db"], Condition::Started);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_a_diagnostic() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("stack.toml");
+        let code = |path: &Path| {
+            let diagnostics = load(path, &HashMap::new()).expect_err("no stack");
+            assert!(diagnostics.render(Look::Plain).contains("error[E0100]"), "{diagnostics}");
+            diagnostics.iter().next().expect("one").message.clone()
+        };
+        assert!(code(&path).contains("cannot be read"));
+        assert!(code(folder.path()).contains("is a folder"));
+        std::fs::write(&path, b"name = 'a'\n# \xff\n").expect("written");
+        assert!(code(&path).contains("not UTF-8 (line 2)"));
+        std::fs::write(&path, "name = 'a'\n").expect("written");
+        assert_eq!(load(&path, &HashMap::new()).expect("a stack").name.as_str(), "a");
+    }
+
+    #[test]
+    fn five_hundred_containers_are_taken() {
+        let mut text = String::from("name = 'big'\n[bridge.b]\n");
+        for index in 0..500 {
+            text +=
+                &format!("[container.c{index}]\nimage = 'host:'\nbridge = ['b']\nport = ['{}:80']\n", 10_000 + index);
+        }
+        assert_eq!(stack(&text).containers.len(), 500);
+    }
+}

@@ -1,1 +1,16 @@
-//! The pure part of the road: a checked stack becomes the graph of what the host should hold.
+//! The pure part of the road: a checked stack and what was found out about its images become [`Desired`], what the
+//! host should hold, with every choice made: addresses, link names, digests, the order of things.
+
+mod address;
+mod desire;
+mod desired;
+mod label;
+mod picture;
+mod spec;
+
+pub use address::{AddressError, choose_subnet, hand_out};
+pub use desire::{DesireError, Kept, ResolvedImage, Resolved, desire, instances};
+pub use desired::{Desired, DesiredBridge, DesiredContainer, DesiredNat, Kind, PortTarget, ResourceId};
+pub use label::{Label, LabelError};
+pub use picture::{Graph, graph};
+pub use spec::{ContainerSpec, Endpoint, HostsLine, ImageIdentity, LiveSpec, SeccompSpec, SecretSpec, digest_of};

@@ -1,1 +1,21 @@
-//! Observe, diff, plan, execute, report.
+//! The road that every command goes: observe, diff, plan, execute, and observe again.
+
+mod actual;
+mod changes;
+mod diff;
+mod execute;
+mod host;
+mod road;
+mod step;
+
+pub use actual::{
+    Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, Change, HealthState, KernelLimits,
+    Phase, RunFacts, StoredContainer,
+};
+pub use changes::hosts_text;
+pub use diff::{HostFacts, Volumes, diff};
+pub use execute::{Event, Failure, Report, execute};
+pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
+pub use host::{ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Roots, StackLock};
+pub use road::{Looked, RoadError, Travelled, Wish, look, travel};
+pub use step::{Action, AdjustContainer, Plan, Step, Verb};

@@ -217,6 +217,7 @@ mod tests {
             alias: None,
             kind: String::new(),
             up: true,
+            carrier: true,
             mtu: 1500,
             master: None,
             mac: None,

@@ -23,6 +23,7 @@ pub const MAX_ALIAS: usize = 255;
 const IPV6_MIN_MTU: u32 = 1280;
 /// `ARPHRD_ETHER` and the like stand in the header; `IFF_UP` is all we read of its flags.
 const IFF_UP: u32 = 1;
+const IFF_LOWER_UP: u32 = 1 << 16;
 
 /// A bridge as it is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub struct ObservedLink {
     /// `bridge`, `veth`, …; empty for links without a kind, such as `lo` or a network card.
     pub kind: String,
     pub up: bool,
+    /// Whether the other end of a veth pair is up too (`IFF_LOWER_UP`).
+    pub carrier: bool,
     /// Bytes.
     pub mtu: u32,
     /// The index of the bridge whose port it is.
@@ -226,6 +229,7 @@ pub(super) fn read_link(payload: &[u8]) -> Option<ObservedLink> {
         alias: None,
         kind: String::new(),
         up: u32_at(payload, 8)? & IFF_UP != 0,
+        carrier: u32_at(payload, 8)? & IFF_LOWER_UP != 0,
         mtu: 0,
         master: None,
         mac: None,

@@ -5,14 +5,18 @@
 //! - `conntrack`: flows that must be forgotten when a port moves.
 //! - `netlink`: the transport under all of them.
 
+mod conntrack;
 mod endpoint;
 mod link;
 mod links;
 mod mac;
+mod nat;
 mod netlink;
+mod nft;
 mod route;
 mod sysctl;
 
+pub use conntrack::forget_udp_flows;
 pub use endpoint::{
     DefaultRoute, EndpointConfig, EndpointDifference, EndpointError, ObservedEndpoint, configure_endpoint,
     endpoint_differences, in_netns, loopback_up, observe_endpoint,
@@ -20,6 +24,12 @@ pub use endpoint::{
 pub use link::{BridgeSpec, MAX_ALIAS, MAX_INTERFACE_NAME, ObservedLink, VethSpec};
 pub use links::{LinkError, Links, has_address};
 pub use mac::generate_veth_mac;
+pub use nat::{ADDRESS_PORTS, LOOPBACK_PORTS, NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, PUBLIC_PORTS};
 pub use netlink::NetlinkError;
+pub use nft::{
+    BaseChain, Chain, ElementsChange, Expression, FieldType, FieldTypes, Hook, Inverted, LabelledTable, MAX_COMMENT,
+    MAX_TABLE_NAME, NatDifference, Nft, NftError, ObservedTable, Policy, Register, Rule, Ruleset, Set, TableState,
+    differences,
+};
 pub use route::{Route, routes};
 pub use sysctl::{BridgeSwitch, SysctlError, Sysctls};

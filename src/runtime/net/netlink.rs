@@ -107,10 +107,6 @@ impl Batch {
         Self { bytes: Vec::with_capacity(4096), whats: Vec::new(), acked: Vec::new() }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.whats.is_empty()
-    }
-
     /// Adds a request whose payload is written by `fill`.
     pub fn push(&mut self, request: &Request<'_>, fill: impl FnOnce(&mut Vec<u8>)) {
         self.whats.push(request.what.to_owned());

@@ -13,6 +13,7 @@ pub mod netlink;
 mod pidfd;
 mod process;
 pub mod seccomp;
+mod seccomp_trial;
 mod signal;
 
 pub use creds::{
@@ -29,6 +30,7 @@ pub use process::{
 };
 pub use rustix::io::Errno;
 pub use seccomp::{SeccompFilterFlags, SockFilter, seccomp_install};
+pub use seccomp_trial::{CallAbi, RawCall, TrialAnswer, make_calls_filtered};
 pub use signal::{SignalSet, block_signals, default_dispositions, send_signal, wait_for_signal};
 
 /// The result of a raw system call: negative numbers down to -4095 are error codes.

@@ -1,0 +1,189 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Containers on one Linux host from a TOML file: no daemon, no other engine underneath.
+#[derive(Debug, Parser)]
+#[command(name = "stack", version, max_term_width = 100, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Where images, volumes and logs are kept.
+    #[arg(long, global = true, env = "STACK_DATA_DIR", default_value = "/var/lib/stack", hide = true)]
+    pub data_dir: PathBuf,
+    /// Where what belongs to running containers is kept; a tmpfs.
+    #[arg(long, global = true, env = "STACK_RUN_DIR", default_value = "/run/stack", hide = true)]
+    pub run_dir: PathBuf,
+    /// The branch of the cgroup tree that holds all stacks.
+    #[arg(long, global = true, env = "STACK_CGROUP", default_value = "stack", hide = true)]
+    pub cgroup: String,
+    /// Print how long each phase took, on standard error.
+    #[arg(long, global = true)]
+    pub timings: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make the host what the stack file says, changing only what differs.
+    Up(UpArgs),
+    /// Show what `up` would change, and change nothing.
+    Diff(DiffArgs),
+    /// Take a stack away; its volumes stay.
+    Down(DownArgs),
+    /// Show what runs, where it listens and how it is.
+    Ps(PsArgs),
+    /// Show what containers wrote.
+    Logs(LogsArgs),
+    /// Run a command in a running container.
+    Exec(ExecArgs),
+    /// Check a stack file.
+    Check(CheckArgs),
+    /// Draw the graph of a stack.
+    Graph(GraphArgs),
+}
+
+/// The stack file of a command that works on one.
+#[derive(Debug, Args)]
+pub struct FileArg {
+    /// The stack file [default: stack.toml in this folder].
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Stack files, one after another [default: stack.toml in this folder].
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Wait until every container with a health probe is healthy.
+    #[arg(long)]
+    pub wait: bool,
+    /// Print the plan and what came of it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The stack file [default: stack.toml in this folder].
+    #[arg(value_name = "FILE")]
+    pub path: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArg,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    /// The stack file [default: stack.toml in this folder].
+    #[arg(value_name = "FILE")]
+    pub path: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// A stack's name, when its file is no longer there.
+    #[arg(long, conflicts_with_all = ["path", "file"])]
+    pub name: Option<String>,
+    /// Delete its volumes too. The stack's name is asked for, or given here.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub volumes: Option<String>,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Every stack of this host.
+    #[arg(short, long)]
+    pub all: bool,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Containers [default: all of the stack].
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// The stack file [default: stack.toml in this folder]. `-f` follows, as everywhere in the field.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Go on as more is written.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// At most so many of the last lines of each container.
+    #[arg(short = 'n', long, value_name = "LINES")]
+    pub tail: Option<usize>,
+    /// Put the time before each line.
+    #[arg(short, long)]
+    pub timestamps: bool,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Give the command a terminal [default: when standard input and output are one].
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Give it no terminal.
+    #[arg(short = 'T', long, conflicts_with = "tty")]
+    pub no_tty: bool,
+    /// `user[:group]`, by name or number [default: the container's].
+    #[arg(short, long)]
+    pub user: Option<String>,
+    /// `KEY=value`, may be given several times.
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub env: Vec<String>,
+    /// [default: the container's]
+    #[arg(short, long, value_name = "FOLDER")]
+    pub workdir: Option<String>,
+    pub container: String,
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Stack files [default: stack.toml in this folder].
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArg,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct GraphArgs {
+    /// The stack file [default: stack.toml in this folder].
+    #[arg(value_name = "FILE")]
+    pub path: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArg,
+    #[arg(long, value_enum, default_value_t = GraphFormat::Text)]
+    pub format: GraphFormat,
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    Text,
+    Dot,
+    Svg,
+}

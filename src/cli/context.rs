@@ -1,0 +1,104 @@
+//! What every command needs: the stack file, the host, the lock, and a runtime to wait in.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::args::{FileArg, Global};
+use super::exit::Exit;
+use super::style::{BAD, DIM, paint};
+use crate::file;
+use crate::model::{Name, Stack};
+use crate::reconcile::{LinuxHost, RoadError, Roots};
+
+/// The file that a command reads where none is named.
+const DEFAULT_FILE: &str = "stack.toml";
+
+/// The stack file that was named, by whichever of the two ways.
+pub fn file_path(positional: Option<&PathBuf>, flag: &FileArg) -> PathBuf {
+    positional.or(flag.file.as_ref()).cloned().unwrap_or_else(|| DEFAULT_FILE.into())
+}
+
+/// Several stack files, by either way.
+pub fn file_paths(positional: &[PathBuf], flag: &FileArg) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = flag.file.iter().chain(positional).cloned().collect();
+    if files.is_empty() {
+        files.push(DEFAULT_FILE.into());
+    }
+    files
+}
+
+/// Reads and checks a stack file; prints what is wrong with it.
+pub fn load(path: &Path) -> Result<Stack, Exit> {
+    let variables: HashMap<String, String> = std::env::vars().collect();
+    let examined = file::examine(path, &variables);
+    if !examined.diagnostics.is_empty() {
+        anstream::eprint!("{}", examined.diagnostics.render(look_of_stderr()));
+    }
+    examined.stack.ok_or(Exit::File)
+}
+
+fn look_of_stderr() -> file::Look {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    match std::io::stderr().is_terminal() && !plain {
+        true => file::Look::Coloured,
+        false => file::Look::Plain,
+    }
+}
+
+/// The host of this machine, for one stack.
+pub fn host(global: &Global, stack: &Name) -> Result<LinuxHost, Exit> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(failed("stack must run as root", &["it makes namespaces, links, mounts and cgroups; try sudo"]));
+    }
+    let roots = Roots {
+        data: global.data_dir.clone(),
+        run: global.run_dir.clone(),
+        cgroup: global.cgroup.clone(),
+        ..Roots::default()
+    };
+    LinuxHost::new(roots, stack.clone()).map_err(|error| failed(&error.chain(), &[]))
+}
+
+/// Runs a future to its end on this thread; blocking steps get threads of their own.
+pub fn wait_for<T>(future: impl Future<Output = T>) -> Result<T, Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_THREADS)
+        .build()
+        .map_err(|error| failed(&format!("cannot start: {error}"), &[]))?;
+    let value = runtime.block_on(future);
+    // Nothing is waited for any more: a probe that hangs must not hold up the exit.
+    runtime.shutdown_background();
+    Ok(value)
+}
+
+/// As many as there are steps under way at once.
+const MAX_THREADS: usize = 32;
+
+/// Says what failed and what to do next.
+pub fn failed(message: &str, hints: &[&str]) -> Exit {
+    anstream::eprintln!("{} {message}", paint(BAD, "error:"));
+    for hint in hints {
+        anstream::eprintln!("  hint: {hint}");
+    }
+    Exit::Failed
+}
+
+/// Says why the road ended early.
+pub fn road_failed(error: &RoadError) -> Exit {
+    match error {
+        RoadError::Host(error) => failed(&error.chain(), &[]),
+        RoadError::Desire(error) => failed(&error.to_string(), &["nothing was changed"]),
+    }
+}
+
+/// Prints how long each phase took, where that was asked for.
+pub fn timings(global: &Global, timings: &[(&'static str, Duration)]) {
+    if global.timings {
+        for (phase, took) in timings {
+            anstream::eprintln!("{}", paint(DIM, format!("{phase:>9} {:8.2} ms", took.as_secs_f64() * 1000.0)));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `stack up`: shows the plan, carries it out, and shows what runs and where it listens.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::args::{Global, UpArgs};
+use super::context::{failed, file_paths, host, load, road_failed, timings, wait_for};
+use super::exit::Exit;
+use super::progress::Progress;
+use super::show::{JSON_VERSION, Tense, plan, plan_json};
+use super::style::{BAD, GOOD, WARN, paint};
+use super::{ps, show};
+use crate::model::{Condition, Stack};
+use crate::reconcile::{Host, LinuxHost, Looked, Report, RoadError, Travelled, Wish, look, travel};
+
+pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
+    for path in file_paths(&args.files, &args.file) {
+        if let Err(exit) = up(global, args, &path) {
+            return exit.into();
+        }
+    }
+    Exit::Ok.into()
+}
+
+fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
+    let stack = load(path)?;
+    let host = host(global, &stack.name)?;
+    let _lock = host.lock().map_err(|error| lock_failed(&error))?;
+    let wish = Wish::Stack(&stack);
+    let (travelled, sick) = wait_for(async {
+        let travelled = road(&host, &wish, &Shown { file: path, json: args.json }).await?;
+        let sick = match args.wait && travelled.report.succeeded() {
+            true => wait_for_health(&host, &stack).await,
+            false => false,
+        };
+        Ok((travelled, sick))
+    })?
+    .map_err(|error| road_failed(&error))?;
+    match args.json {
+        true => anstream::println!("{:#}", json(&travelled)),
+        false => anstream::print!("{}", ps::table(&travelled.actual, &stack.origins.file)),
+    }
+    timings(global, &travelled.timings);
+    match sick {
+        true => Err(Exit::Failed),
+        false => ended(&travelled),
+    }
+}
+
+/// How a plan is shown while it is carried out.
+pub struct Shown<'a> {
+    pub file: &'a Path,
+    pub json: bool,
+}
+
+/// Goes the whole road: looks, shows the plan, carries it out, looks again.
+pub async fn road(host: &LinuxHost, wish: &Wish<'_>, shown: &Shown<'_>) -> Result<Travelled, RoadError> {
+    let looked: Looked = look(host, wish).await?;
+    if !shown.json {
+        anstream::print!("{}", plan(&looked.plan, &shown.file.display().to_string(), Tense::Does));
+    }
+    let mut progress = Progress::new(&looked.plan);
+    let interrupt = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Without a handler the signal ends the process, which the next run repairs too.
+            std::future::pending::<()>().await;
+        }
+    };
+    travel(host, wish, looked, interrupt, |event| progress.event(&event)).await
+}
+
+async fn wait_for_health(host: &LinuxHost, stack: &Stack) -> bool {
+    let mut sick = false;
+    for (name, container) in stack.containers.iter().filter(|(_, container)| container.health.is_some()) {
+        for instance in crate::plan::instances(name, container) {
+            if let Err(error) = host.reached(&instance, Condition::Healthy).await {
+                failed(&error.chain(), &[]);
+                sick = true;
+            }
+        }
+    }
+    sick
+}
+
+/// What a run comes to: the same report that was shown decides the exit status.
+pub fn ended(travelled: &Travelled) -> Result<(), Exit> {
+    let Report { failed: failures, skipped, interrupted, .. } = &travelled.report;
+    if *interrupted {
+        anstream::eprintln!("{} stopped half-way; `stack up` goes on from here", paint(WARN, "interrupted:"));
+        return Err(Exit::Interrupted);
+    }
+    if !failures.is_empty() {
+        let left_out = match skipped.len() {
+            0 => String::new(),
+            n => format!(", and {n} that hang on them were left out"),
+        };
+        anstream::eprintln!("{} {} steps failed{left_out}", paint(BAD, "error:"), failures.len());
+        return Err(Exit::Failed);
+    }
+    if !travelled.left.is_empty() {
+        anstream::eprintln!("{} the host is not as it should be after all steps succeeded:", paint(BAD, "error:"));
+        for step in &travelled.left.steps {
+            anstream::eprintln!("  {} {} {}", step.verb, step.resource, step.why);
+            for change in &step.changes {
+                anstream::eprintln!("      {}", show::change_line(change, 0));
+            }
+        }
+        return Err(Exit::Failed);
+    }
+    Ok(())
+}
+
+fn json(travelled: &Travelled) -> serde_json::Value {
+    let failures: Vec<_> = travelled
+        .report
+        .failed
+        .iter()
+        .map(|failure| serde_json::json!({ "step": failure.step, "error": failure.error.chain() }))
+        .collect();
+    serde_json::json!({
+        "version": JSON_VERSION,
+        "converged": travelled.left.is_empty() && travelled.report.succeeded(),
+        "done": travelled.report.done.len(),
+        "failed": failures,
+        "skipped": travelled.report.skipped.len(),
+        "left": plan_json(&travelled.left),
+        "containers": ps::json(&travelled.actual),
+    })
+}
+
+/// Says that another run is under way, or that there can be no lock.
+pub fn lock_failed(error: &crate::reconcile::LockError) -> Exit {
+    match error {
+        crate::reconcile::LockError::Held { .. } => {
+            failed(&error.to_string(), &["wait for it to end, or end it; what it has done so far stays"]);
+            Exit::Locked
+        }
+        other => failed(&other.to_string(), &[]),
+    }
+}
+
+/// "ok" in the colour of success, for commands that end with one line.
+pub fn ok() -> String {
+    paint(GOOD, "ok")
+}

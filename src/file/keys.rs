@@ -1,0 +1,261 @@
+//! Every table of a stack file with the keys it takes, what each wants, and an example of it.
+//!
+//! The one list that unknown keys, wrong types and hints are worked out from; `docs/stack-file.md` is held against it.
+
+/// A key of a table.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub name: &'static str,
+    /// Completes "`name` must be …".
+    pub wants: &'static str,
+    /// A TOML value.
+    pub example: &'static str,
+}
+
+impl Key {
+    /// A line for help texts that shows the key with a value.
+    pub fn in_use(&self) -> String {
+        match self.wants.starts_with("written as") {
+            true => format!("for example `{}`", self.example),
+            false => format!("for example `{} = {}`", self.name, self.example),
+        }
+    }
+}
+
+/// A kind of table.
+#[derive(Debug)]
+pub(super) struct Kind {
+    /// How such a table is opened or where it stands, for messages.
+    pub header: &'static str,
+    pub keys: &'static [Key],
+    /// Keys that will have an effect one day, each with what to do today.
+    pub later: &'static [(&'static str, &'static str)],
+}
+
+impl Kind {
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+const fn key(name: &'static str, wants: &'static str, example: &'static str) -> Key {
+    Key { name, wants, example }
+}
+
+/// All kinds, for "belongs in" hints and for the test of the documentation.
+pub(super) const KINDS: [&Kind; 11] =
+    [&TOP, &IMAGE, &BRIDGE, &CGROUP, &VOLUME, &CONTAINER, &HEALTH, &MOUNT, &SECRET, &IO, &LOG];
+
+pub(super) const TOP: Kind = Kind {
+    header: "the top of the file",
+    keys: &[
+        key("name", "a string", "\"shop\""),
+        key("image", "written as tables [image.NAME]", "[image.web]"),
+        key("bridge", "written as tables [bridge.NAME]", "[bridge.front]"),
+        key("cgroup", "written as tables [cgroup.NAME]", "[cgroup.backend]"),
+        key("volume", "written as tables [volume.NAME]", "[volume.data]"),
+        key("container", "written as tables [container.NAME]", "[container.web]"),
+    ],
+    later: &[
+        ("include", "write the tables of the other file into this one"),
+        ("override", "write the values into the tables themselves; `${VAR}` takes them from the environment"),
+        ("profile", "keep the containers in a stack file of their own"),
+        ("profiles", "keep the containers in a stack file of their own"),
+        ("watch", "run `stack up` again after a change"),
+    ],
+};
+
+pub(super) const IMAGE: Kind = Kind {
+    header: "[image.NAME]",
+    keys: &[key("from", "an image source in a string", "\"oci:images/web\"")],
+    later: &[
+        ("build", "build the image with another tool and name it with `from = \"oci:DIR\"`"),
+        ("pull", "copy the image into an OCI layout and name it with `from = \"oci:DIR\"`"),
+        ("platform", "only images for this machine's architecture are used"),
+        ("watch", "run `stack up` again after a change"),
+    ],
+};
+
+pub(super) const BRIDGE: Kind = Kind {
+    header: "[bridge.NAME]",
+    keys: &[
+        key("subnet", "an IPv4 subnet in a string", "\"10.70.0.0/26\""),
+        key("mtu", "an integer, in bytes", "1450"),
+    ],
+    later: &[
+        ("internal", "containers of a bridge reach out through the host"),
+        ("egress", "containers of a bridge reach out through the host"),
+        ("allow", "containers of one bridge reach each other on every port"),
+        ("ipv6", "bridges carry IPv4"),
+        ("isolate", "containers of one bridge reach each other"),
+    ],
+};
+
+const MEMORY: Key = key("memory", "a size in a string", "\"512MiB\"");
+const MEMORY_LOW: Key = key("memory_low", "a size in a string", "\"128MiB\"");
+const SWAP: Key = key("swap", "a size in a string", "\"256MiB\"");
+const CPU: Key = key("cpu", "a number of processors", "1.5");
+const CPU_WEIGHT: Key = key("cpu_weight", "an integer from 1 to 10000", "100");
+const PIDS: Key = key("pids", "an integer", "512");
+const IO_KEY: Key = key("io", "a list of tables", "[{ device = \"/dev/vda\", read_bps = \"10MiB\" }]");
+
+pub(super) const CGROUP: Kind = Kind {
+    header: "[cgroup.NAME]",
+    keys: &[MEMORY, MEMORY_LOW, SWAP, CPU, CPU_WEIGHT, PIDS, IO_KEY],
+    later: &[
+        ("cpuset", "the kernel places the containers"),
+        ("cpu_burst", "`cpu` bounds every 100 ms"),
+        ("memory_high", "`memory` is a hard limit, `memory_low` protects"),
+    ],
+};
+
+pub(super) const VOLUME: Kind = Kind {
+    header: "[volume.NAME]",
+    keys: &[],
+    later: &[
+        ("size", "a volume is bounded by the file system it lies in"),
+        ("owner", "set the owner from inside the container"),
+        ("snapshot", "copy the volume's folder while its containers are down"),
+    ],
+};
+
+pub(super) const CONTAINER: Kind = Kind {
+    header: "[container.NAME]",
+    keys: &[
+        key("image", "an image in a string", "\"web\""),
+        key("entrypoint", "a list of strings", "[\"/usr/bin/server\"]"),
+        key("command", "a list of strings", "[\"sh\", \"-c\", \"exec server\"]"),
+        key("workdir", "an absolute path in a string", "\"/srv\""),
+        key("user", "a user in a string", "\"1000:1000\""),
+        key("hostname", "a string", "\"web\""),
+        key("env", "a table of strings, numbers and booleans", "{ PORT = \"80\" }"),
+        key("env_file", "a list of strings", "[\"web.env\"]"),
+        key("bridge", "a list of strings", "[\"front\"]"),
+        key("port", "a list of strings", "[\"8080:80\"]"),
+        key("cgroup", "a string", "\"backend\""),
+        MEMORY,
+        MEMORY_LOW,
+        SWAP,
+        CPU,
+        CPU_WEIGHT,
+        PIDS,
+        IO_KEY,
+        key("volume", "a list of strings", "[\"data:/var/lib/data\"]"),
+        key("mount", "a list of tables", "[{ bind = \"./src\", target = \"/src\", ro = true }]"),
+        key("secret", "a list of tables", "[{ file = \"secrets/pg\", target = \"/run/secrets/pg\" }]"),
+        key("after", "a table of conditions", "{ db = \"healthy\" }"),
+        key("replicas", "an integer", "2"),
+        key("update", "a string", "\"stop-first\""),
+        key("restart", "a string", "\"always\""),
+        key("health", "a table", "{ http = \"/healthz\", port = 80 }"),
+        key("seccomp", "a string", "\"default\""),
+        key("read_only", "true or false", "true"),
+        key("cap_add", "a list of strings", "[\"NET_ADMIN\"]"),
+        key("cap_drop", "a list of strings", "[\"ALL\"]"),
+        key("ulimit", "a table of limits", "{ nofile = 65536, core = [0, 0] }"),
+        key("sysctl", "a table of strings and integers", "{ \"net.core.somaxconn\" = 1024 }"),
+        key("stop_signal", "a signal's name or number", "\"SIGINT\""),
+        key("stop_timeout", "a duration in a string", "\"10s\""),
+        key("init", "true or false", "true"),
+        key("labels", "a table of strings, numbers and booleans", "{ \"com.example.team\" = \"web\" }"),
+        key("log", "a table", "{ size = \"10MiB\", files = 3 }"),
+    ],
+    later: &[
+        ("build", "build the image with another tool and name it with `image = \"oci:DIR\"`"),
+        ("pull", "copy the image into an OCI layout and name it with `image = \"oci:DIR\"`"),
+        ("network", "a container has a network of its own; `bridge` connects it, none leaves it loopback alone"),
+        ("type", "`restart = \"no\"` with `after = { NAME = \"completed\" }` makes a step that runs once per start"),
+        ("schedule", "start `stack up` from a timer of the host"),
+        ("watch", "run `stack up` again after a change"),
+        ("override", "write the values into the table itself; `${VAR}` takes them from the environment"),
+        ("profile", "keep the container in a stack file of its own"),
+        ("profiles", "keep the container in a stack file of its own"),
+        ("allow", "containers of one bridge reach each other on every port"),
+        ("egress", "containers of a bridge reach out through the host"),
+        ("on_change", "run `stack up` again after a change"),
+        ("device", "only the usual devices are in /dev"),
+        ("devices", "only the usual devices are in /dev"),
+        ("hook", "run a second container with `after`"),
+        ("userns", "user 0 of the container is user 0 of the host, without its capabilities"),
+        ("drain", "connections end when the container stops"),
+        ("dns", "the host's own resolvers are used"),
+        ("cpuset", "the kernel places the container"),
+        ("memory_high", "`memory` is a hard limit, `memory_low` protects"),
+        ("oom_score_adj", "the kernel's own choice stands"),
+        ("apparmor", "`seccomp`, `cap_drop` and `read_only` confine the container"),
+    ],
+};
+
+pub(super) const HEALTH: Kind = Kind {
+    header: "health = { … }",
+    keys: &[
+        key("exec", "a list of strings", "[\"pg_isready\"]"),
+        key("tcp", "a port of the container", "5432"),
+        key("http", "a path in a string", "\"/healthz\""),
+        key("port", "an integer", "80"),
+        key("interval", "a duration in a string", "\"10s\""),
+        key("timeout", "a duration in a string", "\"5s\""),
+        key("retries", "an integer", "3"),
+        key("start_period", "a duration in a string", "\"30s\""),
+        key("on_failure", "a string", "\"restart\""),
+    ],
+    later: &[
+        ("unix", "probe with `exec`, `tcp` or `http`"),
+        ("grpc", "probe with `exec`, `tcp` or `http`"),
+        ("start_interval", "`interval` holds from the start"),
+        ("status", "a status from 200 to 399 is healthy"),
+    ],
+};
+
+pub(super) const MOUNT: Kind = Kind {
+    header: "mount = [{ … }]",
+    keys: &[
+        key("bind", "a path of the host in a string", "\"./src\""),
+        key("tmpfs", "a size in a string", "\"64MiB\""),
+        key("target", "an absolute path in a string", "\"/src\""),
+        key("ro", "true or false", "true"),
+        key("mode", "permission bits in a string", "\"1777\""),
+    ],
+    later: &[
+        ("map", "files keep the owner they have on the host"),
+        ("on_change", "run `stack up` again after a change"),
+        ("owner", "files keep the owner they have on the host"),
+        ("propagation", "mounts of the host made later do not appear in the container"),
+        ("image", "name the files with `bind`"),
+    ],
+};
+
+pub(super) const SECRET: Kind = Kind {
+    header: "secret = [{ … }]",
+    keys: &[
+        key("file", "a path of the host in a string", "\"secrets/pg\""),
+        key("target", "an absolute path in a string", "\"/run/secrets/pg\""),
+        key("owner", "a user and a group number in a string", "\"999:999\""),
+        key("mode", "permission bits in a string", "\"0400\""),
+    ],
+    later: &[
+        ("on_change", "run `stack up` again after a change"),
+        ("env", "write the value into a file and name it with `file`"),
+    ],
+};
+
+pub(super) const IO: Kind = Kind {
+    header: "io = [{ … }]",
+    keys: &[
+        key("device", "a device in a string", "\"/dev/vda\""),
+        key("read_bps", "a size per second in a string", "\"10MiB\""),
+        key("write_bps", "a size per second in a string", "\"10MiB\""),
+        key("read_iops", "an integer", "100"),
+        key("write_iops", "an integer", "100"),
+    ],
+    later: &[("weight", "`read_bps` and its siblings bound a device")],
+};
+
+pub(super) const LOG: Kind = Kind {
+    header: "log = { … }",
+    keys: &[key("size", "a size in a string", "\"10MiB\""), key("files", "an integer", "3")],
+    later: &[
+        ("driver", "output goes to bounded files, which `stack logs` shows"),
+        ("compress", "old files stay as they are"),
+    ],
+};

@@ -1,0 +1,68 @@
+//! What a stack file's meaning hangs on besides its text: variables, the folder that paths begin at, and files.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+/// Handed to [`parse`](super::parse), so that a text can be judged anywhere.
+pub struct Surroundings<'a> {
+    pub variables: &'a HashMap<String, String>,
+    /// Absolute; relative paths of the file begin here.
+    pub folder: PathBuf,
+    pub files: &'a dyn Files,
+}
+
+/// The files that a stack file names.
+pub trait Files {
+    /// What is at `path`, links followed.
+    fn kind(&self, path: &Path) -> io::Result<FileKind>;
+    /// The content of a file, at most `limit` bytes of it; more is an error.
+    fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>>;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    File,
+    Folder,
+    BlockDevice,
+    /// A socket, a pipe or a character device.
+    Special,
+}
+
+impl FileKind {
+    pub(super) fn describe(self) -> &'static str {
+        match self {
+            FileKind::File => "a file",
+            FileKind::Folder => "a folder",
+            FileKind::BlockDevice => "a block device",
+            FileKind::Special => "a socket, pipe or character device",
+        }
+    }
+}
+
+/// The files of this host.
+pub struct HostFiles;
+
+impl Files for HostFiles {
+    fn kind(&self, path: &Path) -> io::Result<FileKind> {
+        let found = std::fs::metadata(path)?.file_type();
+        Ok(match found {
+            _ if found.is_file() => FileKind::File,
+            _ if found.is_dir() => FileKind::Folder,
+            _ if found.is_block_device() => FileKind::BlockDevice,
+            _ => FileKind::Special,
+        })
+    }
+
+    fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        // One more than allowed tells a file that is too long from one that just fits.
+        File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut content)?;
+        match content.len() as u64 > limit {
+            true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {limit} bytes"))),
+            false => Ok(content),
+        }
+    }
+}

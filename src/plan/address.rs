@@ -1,0 +1,147 @@
+//! Subnets and addresses: chosen once, kept for as long as the kernel holds them, and the same again after that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use sha2::{Digest, Sha256};
+
+/// Why there is no address to give.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    #[error("no free subnet is left in {pool} for bridge `{bridge}`: every /{prefix} of it overlaps a route or another stack")]
+    NoSubnet { bridge: String, pool: Ipv4Net, prefix: u8 },
+    #[error("subnet {subnet} of bridge `{bridge}` has {room} addresses for containers, and {wanted} are needed")]
+    SubnetFull { bridge: String, subnet: Ipv4Net, room: usize, wanted: usize },
+}
+
+/// Chosen subnets are cut from here: out of the ranges that VPNs and home routers like best.
+const POOL: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 64, 0, 0), 10);
+/// 61 containers a bridge; small, so that many stacks find room beside a host's own routes.
+const PREFIX: u8 = 26;
+
+/// A free subnet for a bridge. The search begins at a place that the names decide, so that the same stack gets the same
+/// subnet again after a `down`.
+pub fn choose_subnet(stack: &str, bridge: &str, taken: &[Ipv4Net]) -> Result<Ipv4Net, AddressError> {
+    let pool = Ipv4Net::new_assert(POOL.0, POOL.1);
+    let count = 1u32 << (PREFIX - POOL.1);
+    let hash = Sha256::digest(format!("{stack}/{bridge}"));
+    let start = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) % count;
+    let base = u32::from(POOL.0);
+    (0..count)
+        .map(|step| {
+            let index = (start + step) % count;
+            Ipv4Net::new_assert(Ipv4Addr::from(base + (index << (32 - PREFIX))), PREFIX)
+        })
+        .find(|subnet| !taken.iter().any(|other| overlap(subnet, other)))
+        .ok_or(AddressError::NoSubnet { bridge: bridge.into(), pool, prefix: PREFIX })
+}
+
+/// Whether two subnets share an address. A default route shares nothing: it says where everything else goes.
+fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
+    b.prefix_len() > 0 && (a.contains(&b.network()) || b.contains(&a.network()))
+}
+
+/// One address for each of `wanted`, in order. `kept` addresses stay where they still fit; the rest take the lowest free
+/// ones. The subnet's first address is the gateway's.
+pub fn hand_out(
+    bridge: &str,
+    subnet: Ipv4Net,
+    wanted: &[String],
+    kept: &BTreeMap<String, Ipv4Addr>,
+) -> Result<BTreeMap<String, Ipv4Addr>, AddressError> {
+    let room = (1usize << (32 - u32::from(subnet.prefix_len()))).saturating_sub(3);
+    if wanted.len() > room {
+        return Err(AddressError::SubnetFull { bridge: bridge.into(), subnet, room, wanted: wanted.len() });
+    }
+    let gateway = gateway_of(subnet);
+    let usable = |address: &Ipv4Addr| {
+        subnet.contains(address) && *address != subnet.network() && *address != subnet.broadcast() && *address != gateway
+    };
+    let mut given: BTreeMap<String, Ipv4Addr> = BTreeMap::new();
+    let mut used = BTreeSet::from([gateway]);
+    for name in wanted {
+        if let Some(address) = kept.get(name).filter(|address| usable(address))
+            && used.insert(*address)
+        {
+            given.insert(name.clone(), *address);
+        }
+    }
+    // An address that somebody else still holds is not free, although nobody wanted it kept.
+    used.extend(kept.values());
+    let mut free = subnet.hosts().filter(|address| !used.contains(address));
+    let mut reused = kept.values().filter(|address| usable(address) && !given.values().any(|a| a == *address)).copied().collect::<Vec<_>>();
+    for name in wanted {
+        if !given.contains_key(name) {
+            let address = free.next().or_else(|| reused.pop()).ok_or_else(|| AddressError::SubnetFull {
+                bridge: bridge.into(),
+                subnet,
+                room,
+                wanted: wanted.len(),
+            })?;
+            given.insert(name.clone(), address);
+        }
+    }
+    Ok(given)
+}
+
+/// The bridge's own address: the subnet's first.
+pub(super) fn gateway_of(subnet: Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(subnet.network()) + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> Ipv4Net {
+        text.parse().unwrap()
+    }
+
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|i| format!("c{i}")).collect()
+    }
+
+    #[test]
+    fn the_same_stack_gets_the_same_subnet_again() {
+        let first = choose_subnet("shop", "front", &[]).unwrap();
+        assert_eq!(first, choose_subnet("shop", "front", &[net("192.168.0.0/16"), net("0.0.0.0/0")]).unwrap());
+        assert_eq!(first.prefix_len(), 26);
+    }
+
+    #[test]
+    fn a_route_s_subnet_is_left_alone() {
+        let first = choose_subnet("shop", "front", &[]).unwrap();
+        let second = choose_subnet("shop", "front", &[first]).unwrap();
+        assert_ne!(first, second);
+        assert!(matches!(choose_subnet("shop", "front", &[net("10.0.0.0/8")]), Err(AddressError::NoSubnet { .. })));
+    }
+
+    #[test]
+    fn the_gateway_comes_first_and_containers_follow_in_order() {
+        let given = hand_out("b", net("10.70.0.0/29"), &names(5), &BTreeMap::new()).unwrap();
+        let list: Vec<String> = names(5).iter().map(|n| given[n].to_string()).collect();
+        assert_eq!(list, ["10.70.0.2", "10.70.0.3", "10.70.0.4", "10.70.0.5", "10.70.0.6"]);
+    }
+
+    #[test]
+    fn what_runs_keeps_its_address_when_others_come_before_it() {
+        let kept = BTreeMap::from([("c2".to_string(), Ipv4Addr::new(10, 70, 0, 2))]);
+        let given = hand_out("b", net("10.70.0.0/26"), &names(3), &kept).unwrap();
+        assert_eq!(given["c2"], Ipv4Addr::new(10, 70, 0, 2));
+        assert_eq!(given["c0"], Ipv4Addr::new(10, 70, 0, 3));
+    }
+
+    #[test]
+    fn an_address_outside_a_changed_subnet_is_not_kept() {
+        let kept = BTreeMap::from([("c0".to_string(), Ipv4Addr::new(10, 70, 0, 2))]);
+        let given = hand_out("b", net("10.71.0.0/26"), &names(1), &kept).unwrap();
+        assert_eq!(given["c0"], Ipv4Addr::new(10, 71, 0, 2));
+    }
+
+    #[test]
+    fn a_full_subnet_says_how_much_room_it_has() {
+        let error = hand_out("b", net("10.70.0.0/29"), &names(6), &BTreeMap::new()).unwrap_err();
+        assert_eq!(error.to_string(), "subnet 10.70.0.0/29 of bridge `b` has 5 addresses for containers, and 6 are needed");
+    }
+}

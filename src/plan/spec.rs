@@ -1,0 +1,104 @@
+//! What a container is made from, as plain data: the part that makes a new container when it changes, and the part that
+//! is written into the running one.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::model::{Health, Limits, LogLimits, MountUse, Restart, Ulimit, UserSpec, VolumeUse};
+
+/// The part of a container that cannot change without a new one. Its digest is in the container's label; a copy lies in
+/// its bundle and explains what changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    pub image: ImageIdentity,
+    pub args: Vec<String>,
+    pub env: IndexMap<String, String>,
+    pub workdir: String,
+    pub user: Option<UserSpec>,
+    pub hostname: String,
+    /// Below the stack's own cgroup, such as `web` or `backend.branch/web`.
+    pub cgroup: String,
+    pub endpoints: Vec<Endpoint>,
+    pub volumes: Vec<VolumeUse>,
+    pub mounts: Vec<MountUse>,
+    pub secrets: Vec<SecretSpec>,
+    pub read_only: bool,
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub ulimits: Vec<Ulimit>,
+    pub sysctls: IndexMap<String, String>,
+    pub stop_signal: i32,
+    pub init: bool,
+    pub labels: IndexMap<String, String>,
+    pub seccomp: SeccompSpec,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageIdentity {
+    /// As the stack file wrote it.
+    pub name: String,
+    /// What it stood for: a digest, or a folder's identity.
+    pub id: String,
+}
+
+/// One of a container's places on a bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub bridge: String,
+    /// `eth0`, `eth1`, … in the file's order.
+    pub interface: String,
+    pub address: Ipv4Addr,
+    pub prefix: u8,
+    /// Only on the first: the way out.
+    pub gateway: Option<Ipv4Addr>,
+    pub mtu: u32,
+}
+
+/// A secret as the spec knows it: where it goes, and a keyed hash of what it holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretSpec {
+    pub file: PathBuf,
+    pub target: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+    /// The content's hash under a key that never leaves the host: says whether it changed, and nothing else.
+    pub content: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SeccompSpec {
+    Default,
+    Unconfined,
+    File { path: PathBuf, digest: String },
+}
+
+/// The part that is written into the running container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LiveSpec {
+    pub limits: Limits,
+    pub restart: Restart,
+    pub health: Option<Health>,
+    pub log: LogLimits,
+    pub stop_timeout_ms: u64,
+    /// The names that the container can call others by.
+    pub hosts: Vec<HostsLine>,
+}
+
+/// One line of `/etc/hosts`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostsLine {
+    pub address: Ipv4Addr,
+    pub names: Vec<String>,
+}
+
+/// The digest of a spec: of its JSON text, half a SHA-256, in hexadecimal.
+pub fn digest_of<T: Serialize>(spec: &T) -> String {
+    let text = serde_json::to_vec(spec).expect("a spec has no map with keys that are not text");
+    Sha256::digest(&text)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}

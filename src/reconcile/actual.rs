@@ -1,0 +1,195 @@
+//! What the host really holds of one stack, as [`super::Host::observe`] read it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use indexmap::IndexMap;
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Condition, Name, Place};
+use crate::plan::{ContainerSpec, DesiredContainer, Kept, Label, LiveSpec};
+
+/// Limits as the kernel's files have them, by the kernel's own names, such as `memory.max` → `536870912`.
+pub type KernelLimits = IndexMap<&'static str, String>;
+
+/// What one look at the host found.
+#[derive(Clone, Debug, Default)]
+pub struct Actual {
+    /// `net.ipv4.ip_forward`.
+    pub forwarding: bool,
+    /// Whether the stack's own cgroup is there.
+    pub root: bool,
+    /// Branches of the stack's cgroup.
+    pub cgroups: BTreeMap<String, ActualCgroup>,
+    pub volumes: BTreeSet<String>,
+    /// How many layers of each desired image are not unpacked; images that have all are not in it.
+    pub missing_layers: BTreeMap<String, usize>,
+    pub bridges: BTreeMap<String, ActualBridge>,
+    pub nat: Option<ActualNat>,
+    pub containers: BTreeMap<String, ActualContainer>,
+    /// The host's routes but for those of the stack's own bridges.
+    pub routes: Vec<(Ipv4Net, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActualCgroup {
+    /// Whether it carries our label: without it, its making was not finished.
+    pub labelled: bool,
+    pub limits: KernelLimits,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActualBridge {
+    pub ifname: String,
+    /// Without it, its making was not finished.
+    pub labelled: bool,
+    pub up: bool,
+    pub mtu: u32,
+    pub address: Option<Ipv4Net>,
+    /// `route_localnet`: what is published on 127.0.0.1 needs it.
+    pub local_routes: bool,
+}
+
+/// The stack's nftables table, already held against what it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActualNat {
+    pub label: Option<Label>,
+    /// The published ports and rules that it holds, by name, each with its value.
+    pub parts: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ActualContainer {
+    /// From its cgroup. `None`: its making was not finished.
+    pub label: Option<Label>,
+    /// Its bundle's copy of what it was made from. Explains, never decides.
+    pub stored: Option<StoredContainer>,
+    pub limits: KernelLimits,
+    pub phase: Phase,
+    pub health: HealthState,
+    pub links: Vec<ActualLink>,
+    /// The text of its `/etc/hosts`.
+    pub hosts: Option<String>,
+    pub run: RunFacts,
+}
+
+/// What is known of a container's run, for people to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RunFacts {
+    pub pid: Option<i32>,
+    pub monitor: Option<i32>,
+    pub restarts: u32,
+    pub oom_kills: u64,
+    /// Seconds since the epoch.
+    pub started_at: Option<i64>,
+    pub last_probe: Option<String>,
+}
+
+/// The host's end of one of a container's links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActualLink {
+    pub bridge: String,
+    pub ifname: String,
+    pub up: bool,
+    /// Whether the container's end is up too.
+    pub carrier: bool,
+    /// Whether it hangs on its bridge.
+    pub attached: bool,
+}
+
+/// What a bundle keeps of the container it was made for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredContainer {
+    pub container: Name,
+    pub spec: ContainerSpec,
+    pub live: LiveSpec,
+    pub after: Vec<(String, Condition)>,
+}
+
+impl From<&DesiredContainer> for StoredContainer {
+    fn from(desired: &DesiredContainer) -> Self {
+        StoredContainer {
+            container: desired.container.clone(),
+            spec: desired.spec.clone(),
+            live: desired.live.clone(),
+            after: desired.after.clone(),
+        }
+    }
+}
+
+/// How far a container's process has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "state")]
+pub enum Phase {
+    /// There is a cgroup, a link or a bundle, and no process that belongs to it.
+    Leftover,
+    Running,
+    /// Its monitor waits before it starts it again.
+    Restarting,
+    /// It ended and its monitor let it be. `code` is 128 + the signal's number where a signal ended it.
+    Exited { code: i32 },
+    /// Monitor or container were taken away from outside.
+    Lost { what: &'static str },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthState {
+    /// It has no health probe.
+    None,
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+impl Actual {
+    /// What a new plan should leave where it is.
+    pub fn kept(&self) -> Kept {
+        let mut addresses: BTreeMap<String, BTreeMap<String, Ipv4Addr>> = BTreeMap::new();
+        for (instance, container) in &self.containers {
+            for endpoint in container.stored.iter().flat_map(|stored| &stored.spec.endpoints) {
+                addresses.entry(endpoint.bridge.clone()).or_default().insert(instance.clone(), endpoint.address);
+            }
+        }
+        let subnets =
+            self.bridges.iter().filter_map(|(name, bridge)| Some((name.clone(), bridge.address?.trunc()))).collect();
+        Kept { subnets, addresses, routes: self.routes.clone() }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Phase::Leftover => f.write_str("leftover"),
+            Phase::Running => f.write_str("running"),
+            Phase::Restarting => f.write_str("restarting"),
+            Phase::Exited { code } => write!(f, "exited ({code})"),
+            Phase::Lost { what } => write!(f, "lost ({what})"),
+        }
+    }
+}
+
+impl fmt::Display for HealthState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            HealthState::None => "-",
+            HealthState::Starting => "starting",
+            HealthState::Healthy => "healthy",
+            HealthState::Unhealthy => "unhealthy",
+        })
+    }
+}
+
+/// A value that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// In the kernel's or the stack file's terms, such as `memory.max` or `env.KEY`.
+    pub field: String,
+    /// `None`: there is no such thing now.
+    pub from: Option<String>,
+    /// `None`: there should be no such thing.
+    pub to: Option<String>,
+    pub place: Option<Place>,
+}

@@ -1,0 +1,651 @@
+//! Holds what should be against what is, field by field, and makes the plan. Decides everything, does nothing.
+
+use std::collections::BTreeMap;
+
+use super::actual::{Actual, ActualBridge, ActualContainer, Change, KernelLimits, Phase};
+use super::changes::{changes_between, hosts_text};
+use super::step::{Action, AdjustContainer, Plan, Step, Verb};
+use crate::model::{Limits, Place, Restart};
+use crate::plan::{Desired, DesiredBridge, DesiredContainer, DesiredNat, Kind, ResourceId};
+
+/// What only a host can tell of a wish: how its kernel would hold it. Pure, and the same at every call.
+pub trait HostFacts {
+    /// The limits as the kernel's files will have them.
+    fn kernel_limits(&self, limits: &Limits) -> KernelLimits;
+    /// The parts of the stack's nftables table, by name.
+    fn nat_parts(&self, nat: &DesiredNat) -> BTreeMap<String, String>;
+}
+
+/// The least that makes `actual` what `desired` says. `volumes` says whether volumes that nobody wants are removed.
+pub fn diff(desired: &Desired, actual: &Actual, facts: &dyn HostFacts, volumes: Volumes) -> Plan {
+    let mut differ =
+        Differ { desired, actual, facts, volumes, steps: Vec::new(), index: BTreeMap::new(), unchanged: 0 };
+    differ.removed_ports_first();
+    differ.containers_that_go();
+    differ.forwarding();
+    differ.root();
+    differ.branches();
+    differ.volumes();
+    differ.images();
+    differ.bridges();
+    differ.nat();
+    differ.containers();
+    differ.what_nothing_hangs_on_any_more();
+    Plan { stack: desired.stack.clone(), steps: differ.steps, unchanged: differ.unchanged }
+}
+
+/// What becomes of volumes that are not in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Volumes {
+    /// Data is only ever removed when it is asked for by name.
+    Keep,
+    Remove,
+}
+
+struct Differ<'a> {
+    desired: &'a Desired,
+    actual: &'a Actual,
+    facts: &'a dyn HostFacts,
+    volumes: Volumes,
+    steps: Vec<Step>,
+    /// The last step on each resource.
+    index: BTreeMap<ResourceId, usize>,
+    unchanged: usize,
+}
+
+/// A step but for its place in the plan.
+struct Draft {
+    resource: ResourceId,
+    verb: Verb,
+    why: String,
+    /// The dotted path of the table or key of the stack file that asks for it.
+    origin: String,
+    changes: Vec<Change>,
+    action: Action,
+}
+
+impl Draft {
+    fn new(resource: ResourceId, verb: Verb, why: impl Into<String>, action: Action) -> Self {
+        let origin = match resource.kind {
+            Kind::Cgroup | Kind::Bridge | Kind::Volume | Kind::Image | Kind::Container => {
+                format!("{}.{}", resource.kind, resource.name)
+            }
+            _ => String::new(),
+        };
+        Draft { resource, verb, why: why.into(), origin, changes: Vec::new(), action }
+    }
+
+    fn changes(mut self, changes: Vec<Change>) -> Self {
+        self.changes = changes;
+        self
+    }
+
+    fn origin(mut self, origin: String) -> Self {
+        self.origin = origin;
+        self
+    }
+}
+
+impl Differ<'_> {
+    fn push(&mut self, draft: Draft, needs: &[ResourceId]) -> usize {
+        let id = self.steps.len();
+        let mut after: Vec<usize> = needs.iter().filter_map(|need| self.index.get(need).copied()).collect();
+        after.sort_unstable();
+        after.dedup();
+        self.index.insert(draft.resource.clone(), id);
+        let place = match draft.verb {
+            Verb::Destroy => None,
+            _ => self.desired.origins.place(&draft.origin),
+        };
+        self.steps.push(Step {
+            id,
+            resource: draft.resource,
+            verb: draft.verb,
+            why: draft.why,
+            place,
+            changes: draft.changes,
+            interruption: None,
+            after,
+            until: Vec::new(),
+            action: draft.action,
+        });
+        id
+    }
+
+    /// With nothing desired the table goes first, so that no port leads to a container that is being stopped.
+    fn removed_ports_first(&mut self) {
+        if self.desired.nat.is_none() && self.actual.nat.is_some() {
+            let why = self.not_wanted();
+            self.push(Draft::new(ResourceId::new(Kind::Nat, ""), Verb::Destroy, why, Action::RemoveNat), &[]);
+        }
+    }
+
+    fn not_wanted(&self) -> &'static str {
+        match self.desired.is_nothing() {
+            true => "down",
+            false => "not in the file",
+        }
+    }
+
+    /// Containers that nobody wants, those that others wait for last.
+    fn containers_that_go(&mut self) {
+        let mut going: Vec<(&String, &ActualContainer)> =
+            self.actual.containers.iter().filter(|(name, _)| !self.desired.containers.contains_key(*name)).collect();
+        // A container may go when nobody that is still to go was started after it. What is left in a circle, as broken
+        // bundles could claim, goes in the order of its names.
+        while !going.is_empty() {
+            let needed = |name: &str| {
+                going.iter().any(|(other, container)| {
+                    *other != name
+                        && container.stored.iter().flat_map(|stored| &stored.after).any(|(needs, _)| needs == name)
+                })
+            };
+            let next = going.iter().position(|(name, _)| !needed(name)).unwrap_or(0);
+            let (name, _) = going.remove(next);
+            let dependents: Vec<ResourceId> = self
+                .actual
+                .containers
+                .iter()
+                .filter(|(_, other)| other.stored.iter().flat_map(|s| &s.after).any(|(needs, _)| needs == name))
+                .map(|(other, _)| ResourceId::new(Kind::Container, other))
+                .collect();
+            let why = self.not_wanted();
+            let action = Action::RemoveContainer { instance: name.clone() };
+            let draft = Draft::new(ResourceId::new(Kind::Container, name), Verb::Destroy, why, action);
+            self.push(draft, &dependents);
+        }
+    }
+
+    fn forwarding(&mut self) {
+        match (self.desired.forwarding, self.actual.forwarding) {
+            (true, false) => {
+                let resource = ResourceId::new(Kind::Sysctl, "net.ipv4.ip_forward");
+                let change = Change {
+                    field: "net.ipv4.ip_forward".into(),
+                    from: Some("0".into()),
+                    to: Some("1".into()),
+                    place: None,
+                };
+                let why = "bridges need the host to forward packets";
+                self.push(
+                    Draft::new(resource, Verb::Live, why, Action::EnableForwarding).changes(vec![change]),
+                    &[],
+                );
+            }
+            (true, true) => self.unchanged += 1,
+            (false, _) => {}
+        }
+    }
+
+    fn wants_root(&self) -> bool {
+        !self.desired.containers.is_empty() || !self.desired.cgroups.is_empty()
+    }
+
+    fn root(&mut self) {
+        match (self.wants_root(), self.actual.root) {
+            (true, false) => {
+                let draft = Draft::new(root_cgroup(), Verb::Create, "new", Action::CreateRoot);
+                self.push(draft, &[]);
+            }
+            (true, true) => self.unchanged += 1,
+            (false, _) => {}
+        }
+    }
+
+    fn branches(&mut self) {
+        for (name, limits) in &self.desired.cgroups {
+            let resource = ResourceId::new(Kind::Cgroup, name.as_str());
+            let action = Action::CreateBranch { name: name.to_string(), limits: limits.clone() };
+            match self.actual.cgroups.get(name.as_str()) {
+                None => {
+                    self.push(Draft::new(resource, Verb::Create, "new", action), &[root_cgroup()]);
+                }
+                Some(held) if !held.labelled => {
+                    self.push(Draft::new(resource, Verb::Repair, "was not finished", action), &[root_cgroup()]);
+                }
+                Some(held) => {
+                    let origin = format!("cgroup.{name}");
+                    let changes = self.limit_changes(&held.limits, limits, &origin);
+                    if changes.is_empty() {
+                        self.unchanged += 1;
+                        continue;
+                    }
+                    let action = Action::LimitBranch { name: name.to_string(), limits: limits.clone() };
+                    let draft = Draft::new(resource, Verb::Live, "limits differ", action);
+                    self.push(draft.changes(changes), &[root_cgroup()]);
+                }
+            }
+        }
+    }
+
+    fn volumes(&mut self) {
+        for name in &self.desired.volumes {
+            if self.actual.volumes.contains(name.as_str()) {
+                self.unchanged += 1;
+                continue;
+            }
+            let action = Action::CreateVolume { name: name.to_string() };
+            self.push(Draft::new(ResourceId::new(Kind::Volume, name.as_str()), Verb::Create, "new", action), &[]);
+        }
+        if self.volumes == Volumes::Keep {
+            return;
+        }
+        let going: Vec<ResourceId> = self.index.keys().filter(|id| id.kind == Kind::Container).cloned().collect();
+        for name in &self.actual.volumes {
+            if !self.desired.volumes.contains(name.as_str()) {
+                let action = Action::RemoveVolume { name: name.clone() };
+                let resource = ResourceId::new(Kind::Volume, name);
+                self.push(Draft::new(resource, Verb::Destroy, "asked for", action), &going);
+            }
+        }
+    }
+
+    fn images(&mut self) {
+        for name in self.desired.images.keys() {
+            let Some(count) = self.actual.missing_layers.get(name) else {
+                self.unchanged += 1;
+                continue;
+            };
+            let why = match count {
+                1 => "1 layer is not unpacked".to_string(),
+                n => format!("{n} layers are not unpacked"),
+            };
+            let action = Action::UnpackImage { name: name.clone() };
+            self.push(Draft::new(ResourceId::new(Kind::Image, name), Verb::Create, why, action), &[]);
+        }
+    }
+
+    fn bridges(&mut self) {
+        for (name, bridge) in &self.desired.bridges {
+            let resource = ResourceId::new(Kind::Bridge, name.as_str());
+            let Some(held) = self.actual.bridges.get(name.as_str()) else {
+                let action = Action::CreateBridge { name: name.to_string(), bridge: bridge.clone() };
+                let gateway = Change {
+                    field: "address".into(),
+                    from: None,
+                    to: Some(bridge.gateway.to_string()),
+                    place: self.desired.origins.place(&format!("bridge.{name}.subnet")),
+                };
+                self.push(Draft::new(resource, Verb::Create, "new", action).changes(vec![gateway]), &[]);
+                continue;
+            };
+            let changes = self.bridge_changes(name.as_str(), held, bridge);
+            let (verb, why) = match (held.labelled, changes.is_empty()) {
+                (true, true) => {
+                    self.unchanged += 1;
+                    continue;
+                }
+                (true, false) => (Verb::Live, "differs"),
+                (false, _) => (Verb::Repair, "was not finished"),
+            };
+            let action = Action::AdjustBridge { name: name.to_string(), bridge: bridge.clone() };
+            self.push(Draft::new(resource, verb, why, action).changes(changes), &[]);
+        }
+    }
+
+    fn bridge_changes(&self, name: &str, held: &ActualBridge, wanted: &DesiredBridge) -> Vec<Change> {
+        let fields = [
+            ("address", held.address.map(|a| a.to_string()), wanted.gateway.to_string(), "subnet"),
+            ("mtu", Some(held.mtu.to_string()), wanted.mtu.to_string(), "mtu"),
+            ("state", Some(up_or_down(held.up)), up_or_down(true), ""),
+            ("route_localnet", Some(on_or_off(held.local_routes)), on_or_off(true), ""),
+        ];
+        fields
+            .into_iter()
+            .filter(|(_, from, to, _)| from.as_ref() != Some(to))
+            .map(|(field, from, to, key)| Change {
+                field: field.into(),
+                from,
+                to: Some(to),
+                place: self.desired.origins.place(&format!("bridge.{name}.{key}")),
+            })
+            .collect()
+    }
+
+    fn nat(&mut self) {
+        let Some(nat) = &self.desired.nat else { return };
+        let resource = ResourceId::new(Kind::Nat, "");
+        let wanted = self.facts.nat_parts(nat);
+        let empty = BTreeMap::new();
+        let held = self.actual.nat.as_ref().map_or(&empty, |table| &table.parts);
+        let changes = self.nat_changes(nat, held, &wanted);
+        let (verb, why) = match &self.actual.nat {
+            None => (Verb::Create, "new"),
+            Some(table) => match (&table.label, changes.is_empty()) {
+                (Some(label), true) if label.digest == crate::plan::digest_of(&wanted) => {
+                    self.unchanged += 1;
+                    return;
+                }
+                (Some(label), _) if label.digest == crate::plan::digest_of(&wanted) => {
+                    (Verb::Repair, "changed outside stack")
+                }
+                (Some(_), _) => (Verb::Live, "ports or bridges differ"),
+                (None, _) => (Verb::Repair, "was not made by stack"),
+            },
+        };
+        let bridges: Vec<ResourceId> =
+            self.desired.bridges.keys().map(|name| ResourceId::new(Kind::Bridge, name.as_str())).collect();
+        let draft = Draft::new(resource, verb, why, Action::WriteNat(nat.clone()));
+        self.push(draft.changes(changes), &bridges);
+    }
+
+    fn nat_changes(
+        &self,
+        nat: &DesiredNat,
+        held: &BTreeMap<String, String>,
+        wanted: &BTreeMap<String, String>,
+    ) -> Vec<Change> {
+        let place = |field: &str| {
+            let target = nat.ports.iter().find(|target| field.contains(&target.port.host_port.to_string()))?;
+            let container = &self.desired.containers.get(&target.instance)?.container;
+            self.desired.origins.place(&format!("container.{container}.port"))
+        };
+        let is_new = self.actual.nat.is_none();
+        let fields: std::collections::BTreeSet<&String> = held.keys().chain(wanted.keys()).collect();
+        fields
+            .into_iter()
+            // Of a table that is made anew only the ports are worth a line each.
+            .filter(|field| !is_new || field.starts_with("port "))
+            .filter(|field| held.get(*field) != wanted.get(*field))
+            .map(|field| Change {
+                field: field.clone(),
+                from: held.get(field).cloned(),
+                to: wanted.get(field).cloned(),
+                place: field.starts_with("port ").then(|| place(field)).flatten(),
+            })
+            .collect()
+    }
+
+    /// Containers that are wanted, each after those that it waits for.
+    fn containers(&mut self) {
+        let mut waiting: Vec<&DesiredContainer> = self.desired.containers.values().collect();
+        while !waiting.is_empty() {
+            let ready = waiting
+                .iter()
+                .position(|c| !c.after.iter().any(|(other, _)| waiting.iter().any(|w| w.instance == *other)))
+                .unwrap_or(0);
+            let container = waiting.remove(ready);
+            self.container(container);
+        }
+    }
+
+    fn container(&mut self, wanted: &DesiredContainer) {
+        let held = self.actual.containers.get(&wanted.instance);
+        let draft = match held {
+            None => Some(self.new_container(wanted)),
+            Some(held) => self.changed_container(wanted, held),
+        };
+        let Some(draft) = draft else {
+            self.unchanged += 1;
+            return;
+        };
+        let starts = matches!(draft.verb, Verb::Create | Verb::Replace | Verb::Restart)
+            || matches!(draft.action, Action::ReplaceContainer(_));
+        let stops = matches!(draft.action, Action::ReplaceContainer(_))
+            && held.is_some_and(|held| matches!(held.phase, Phase::Running));
+        let mut needs = vec![root_cgroup(), ResourceId::new(Kind::Image, &wanted.spec.image.name)];
+        if let Some((branch, _)) = wanted.spec.cgroup.split_once(".branch/") {
+            needs.push(ResourceId::new(Kind::Cgroup, branch));
+        }
+        needs.extend(wanted.spec.endpoints.iter().map(|e| ResourceId::new(Kind::Bridge, &e.bridge)));
+        needs.extend(wanted.spec.volumes.iter().map(|v| ResourceId::new(Kind::Volume, v.volume.as_str())));
+        needs.extend(wanted.after.iter().map(|(other, _)| ResourceId::new(Kind::Container, other)));
+        needs.extend(self.who_holds_its_addresses(wanted));
+        let id = self.push(draft, &needs);
+        if starts {
+            self.steps[id].until = wanted.after.clone();
+        }
+        if stops {
+            self.steps[id].interruption = Some("stopped first, then started: one container holds its address".into());
+        }
+    }
+
+    /// An address is free when the container that has it is gone.
+    fn who_holds_its_addresses(&self, wanted: &DesiredContainer) -> Vec<ResourceId> {
+        let mine = |address| wanted.spec.endpoints.iter().any(|mine| mine.address == address);
+        self.actual
+            .containers
+            .iter()
+            .filter(|(name, held)| {
+                **name != wanted.instance
+                    && held.stored.iter().flat_map(|s| &s.spec.endpoints).any(|theirs| mine(theirs.address))
+            })
+            .map(|(name, _)| ResourceId::new(Kind::Container, name))
+            .collect()
+    }
+
+    fn new_container(&self, wanted: &DesiredContainer) -> Draft {
+        let resource = ResourceId::new(Kind::Container, &wanted.instance);
+        Draft::new(resource, Verb::Create, "new", Action::CreateContainer(Box::new(wanted.clone())))
+            .origin(format!("container.{}", wanted.container))
+    }
+
+    fn changed_container(&self, wanted: &DesiredContainer, held: &ActualContainer) -> Option<Draft> {
+        let again = |verb, why: String, changes| {
+            let resource = ResourceId::new(Kind::Container, &wanted.instance);
+            let action = Action::ReplaceContainer(Box::new(wanted.clone()));
+            Some(
+                Draft::new(resource, verb, why, action)
+                    .changes(changes)
+                    .origin(format!("container.{}", wanted.container)),
+            )
+        };
+        let Some(label) = &held.label else {
+            return again(Verb::Repair, "was not finished".into(), vec![]);
+        };
+        if label.digest != wanted.digest() {
+            let changes = match &held.stored {
+                Some(stored) => self.spec_changes(stored, wanted),
+                None => vec![],
+            };
+            return again(Verb::Replace, replace_reason(&changes), changes);
+        }
+        match &held.phase {
+            Phase::Running | Phase::Restarting => {}
+            Phase::Exited { code: 0 } if wanted.live.restart != Restart::Always => {}
+            Phase::Exited { code } => return again(Verb::Restart, exit_reason(*code), vec![]),
+            Phase::Lost { what } => return again(Verb::Repair, format!("{what}"), vec![]),
+            Phase::Leftover => return again(Verb::Repair, "nothing of it runs".into(), vec![]),
+        }
+        self.adjusted_container(wanted, held)
+    }
+
+    fn spec_changes(&self, stored: &super::actual::StoredContainer, wanted: &DesiredContainer) -> Vec<Change> {
+        let mut changes = changes_between(&stored.spec, &wanted.spec);
+        for change in &mut changes {
+            change.place = self.place_of_spec_field(wanted, &change.field);
+        }
+        changes
+    }
+
+    fn place_of_spec_field(&self, wanted: &DesiredContainer, field: &str) -> Option<Place> {
+        let key = match field.split(['.', '[']).next().unwrap_or(field) {
+            "args" => "command",
+            "endpoints" => "bridge",
+            "volumes" => "volume",
+            "mounts" => "mount",
+            "secrets" => "secret",
+            "ulimits" => "ulimit",
+            "sysctls" => "sysctl",
+            "env" => field,
+            other => other,
+        };
+        self.desired.origins.place(&format!("container.{}.{key}", wanted.container))
+    }
+
+    /// What can be written into the running container.
+    fn adjusted_container(&self, wanted: &DesiredContainer, held: &ActualContainer) -> Option<Draft> {
+        let origin = format!("container.{}", wanted.container);
+        let stored = held.stored.as_ref();
+        let limits = self.limit_changes(&held.limits, &wanted.live.limits, &origin);
+        let mut settings = match stored {
+            Some(stored) => settings_changes(&stored.live, &wanted.live),
+            None => vec![Change { field: "bundle".into(), from: None, to: Some("complete".into()), place: None }],
+        };
+        for change in &mut settings {
+            let key = change.field.split('.').next().unwrap_or_default().replace("_ms", "");
+            change.place = self.desired.origins.place(&format!("{origin}.{key}"));
+        }
+        let hosts = hosts_changes(held.hosts.as_deref(), &hosts_text(&wanted.live.hosts));
+        // A container that has ended has no links, and needs none.
+        let links = match held.phase {
+            Phase::Running | Phase::Restarting => link_changes(wanted, held),
+            _ => vec![],
+        };
+        if limits.is_empty() && settings.is_empty() && hosts.is_empty() && links.is_empty() {
+            return None;
+        }
+        // Where the last wish was the same as this one, somebody else changed it.
+        let same_wish = stored.is_some_and(|stored| stored.live == wanted.live);
+        let (verb, why) = match same_wish {
+            true => (Verb::Repair, "changed outside stack"),
+            false => (Verb::Live, "settings differ"),
+        };
+        let action = Action::AdjustContainer(Box::new(AdjustContainer {
+            desired: wanted.clone(),
+            live: wanted.live.clone(),
+            limits: !limits.is_empty(),
+            settings: !settings.is_empty(),
+            hosts: !hosts.is_empty(),
+            links: links.iter().map(|(bridge, _)| bridge.clone()).collect(),
+        }));
+        let changes: Vec<Change> =
+            limits.into_iter().chain(settings).chain(hosts).chain(links.into_iter().map(|(_, c)| c)).collect();
+        let resource = ResourceId::new(Kind::Container, &wanted.instance);
+        Some(Draft::new(resource, verb, why, action).changes(changes).origin(origin))
+    }
+
+    fn limit_changes(&self, held: &KernelLimits, wanted: &Limits, origin: &str) -> Vec<Change> {
+        let wanted = self.facts.kernel_limits(wanted);
+        wanted
+            .iter()
+            .filter(|(field, to)| held.get(*field) != Some(to))
+            .map(|(field, to)| Change {
+                field: (*field).into(),
+                from: held.get(field).cloned(),
+                to: Some(to.clone()),
+                place: self.desired.origins.place(&format!("{origin}.{}", limit_key(field))),
+            })
+            .collect()
+    }
+
+    /// Bridges, branches and the stack's cgroup go when no container is left on them.
+    fn what_nothing_hangs_on_any_more(&mut self) {
+        let containers: Vec<ResourceId> = self.index.keys().filter(|id| id.kind == Kind::Container).cloned().collect();
+        for (name, held) in &self.actual.bridges {
+            if !self.desired.bridges.contains_key(name.as_str()) {
+                let action = Action::RemoveBridge { name: name.clone(), ifname: held.ifname.clone() };
+                let why = self.not_wanted();
+                self.push(Draft::new(ResourceId::new(Kind::Bridge, name), Verb::Destroy, why, action), &containers);
+            }
+        }
+        for name in self.actual.cgroups.keys() {
+            if !self.desired.cgroups.contains_key(name.as_str()) {
+                let action = Action::RemoveBranch { name: name.clone() };
+                let why = self.not_wanted();
+                self.push(Draft::new(ResourceId::new(Kind::Cgroup, name), Verb::Destroy, why, action), &containers);
+            }
+        }
+        if self.actual.root && !self.wants_root() {
+            let mut needs = containers;
+            needs.extend(self.index.keys().filter(|id| id.kind == Kind::Cgroup).cloned());
+            let draft = Draft::new(root_cgroup(), Verb::Destroy, self.not_wanted(), Action::RemoveRoot);
+            self.push(draft, &needs);
+        }
+    }
+}
+
+fn root_cgroup() -> ResourceId {
+    ResourceId::new(Kind::Cgroup, "/")
+}
+
+fn up_or_down(up: bool) -> String {
+    if up { "up" } else { "down" }.into()
+}
+
+fn on_or_off(on: bool) -> String {
+    if on { "1" } else { "0" }.into()
+}
+
+fn replace_reason(changes: &[Change]) -> String {
+    match changes {
+        [] => "made from another spec".into(),
+        [one] => format!("{} changed", one.field),
+        [first, rest @ ..] => format!("{} and {} more changed", first.field, rest.len()),
+    }
+}
+
+fn exit_reason(code: i32) -> String {
+    match code {
+        129.. => match nix::sys::signal::Signal::try_from(code - 128) {
+            Ok(signal) => format!("ended by {signal}"),
+            Err(_) => format!("ended with status {code}"),
+        },
+        _ => format!("ended with status {code}"),
+    }
+}
+
+/// Settings that the container's monitor is told of.
+fn settings_changes(held: &crate::plan::LiveSpec, wanted: &crate::plan::LiveSpec) -> Vec<Change> {
+    let strip = |live: &crate::plan::LiveSpec| crate::plan::LiveSpec {
+        limits: Limits::default(),
+        hosts: vec![],
+        ..live.clone()
+    };
+    changes_between(&strip(held), &strip(wanted))
+}
+
+fn hosts_changes(held: Option<&str>, wanted: &str) -> Vec<Change> {
+    let lines = |text: &str| -> Vec<String> { text.lines().map(str::to_string).collect() };
+    let (held, wanted) = (lines(held.unwrap_or_default()), lines(wanted));
+    let change = |from: Option<&String>, to: Option<&String>| Change {
+        field: "/etc/hosts".into(),
+        from: from.cloned(),
+        to: to.cloned(),
+        place: None,
+    };
+    let gone = held.iter().filter(|line| !wanted.contains(line)).map(|line| change(Some(line), None));
+    let new = wanted.iter().filter(|line| !held.contains(line)).map(|line| change(None, Some(line)));
+    gone.chain(new).collect()
+}
+
+fn link_changes(wanted: &DesiredContainer, held: &ActualContainer) -> Vec<(String, Change)> {
+    let state = |endpoint: &crate::plan::Endpoint| {
+        match held.links.iter().find(|link| link.bridge == endpoint.bridge) {
+            None => "missing",
+            Some(link) if !link.up => "down",
+            Some(link) if !link.attached => "not on its bridge",
+            Some(link) if !link.carrier => "down in the container",
+            Some(_) => "up",
+        }
+    };
+    wanted
+        .spec
+        .endpoints
+        .iter()
+        .filter(|endpoint| state(endpoint) != "up")
+        .map(|endpoint| {
+            let change = Change {
+                field: format!("link {} on bridge {}", endpoint.interface, endpoint.bridge),
+                from: Some(state(endpoint).into()),
+                to: Some("up".into()),
+                place: None,
+            };
+            (endpoint.bridge.clone(), change)
+        })
+        .collect()
+}
+
+/// The stack file's key for a limit of the kernel.
+fn limit_key(field: &str) -> &str {
+    match field {
+        "memory.max" => "memory",
+        "memory.low" => "memory_low",
+        "memory.swap.max" => "swap",
+        "cpu.max" => "cpu",
+        "cpu.weight" => "cpu_weight",
+        "pids.max" => "pids",
+        "io.max" => "io",
+        other => other,
+    }
+}

@@ -1,0 +1,201 @@
+//! What has to be read before anything can be desired: images, seccomp profiles, secrets.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use sha2::{Digest, Sha256};
+
+use super::LinuxHost;
+use super::bundle::capability_names;
+use super::container::read_bounded;
+use crate::model::{ImageSource, Seccomp, Stack};
+use crate::plan::{ContainerSpec, Resolved, ResolvedImage, SeccompSpec};
+use crate::reconcile::host::HostError;
+use crate::runtime::image::{ImageOrigin, LayerSource, ResolvedImage as RuntimeImage};
+use crate::runtime::seccomp::{LinuxSeccomp, Profile};
+
+/// An image that was resolved in this run.
+pub(super) type KnownImage = RuntimeImage;
+
+/// The key that secrets are hashed under; made once for each host, and readable by root alone.
+const KEY_FILE: &str = "secret-hash.key";
+const KEY_BYTES: usize = 32;
+
+impl LinuxHost {
+    pub(super) fn resolve_files(&self, stack: &Stack) -> Result<Resolved, HostError> {
+        let mut resolved = Resolved::default();
+        for container in stack.containers.values() {
+            let name = &container.image.written;
+            if !resolved.images.contains_key(name) {
+                resolved.images.insert(name.clone(), self.resolve_image(name, &container.image.source)?);
+            }
+            if let Seccomp::File(path) = &container.seccomp {
+                let doing = HostError::doing(format!("read seccomp profile `{}`", path.display()));
+                let digest = hex(&Sha256::digest(read_bounded(path).map_err(doing)?));
+                resolved.profiles.insert(path.clone(), digest);
+            }
+            for secret in &container.secrets {
+                let hash = self.hash_secret(&secret.file)?;
+                resolved.secrets.insert(secret.file.clone(), hash);
+            }
+        }
+        Ok(resolved)
+    }
+
+    fn resolve_image(&self, name: &str, source: &ImageSource) -> Result<ResolvedImage, HostError> {
+        let doing = HostError::doing(format!("read image `{name}`"));
+        let image = self.images.resolve(&origin(source)).map_err(doing)?;
+        let config = &image.config;
+        let resolved = ResolvedImage {
+            id: image.id.clone(),
+            env: config.env.clone(),
+            entrypoint: config.entrypoint.clone(),
+            command: config.cmd.clone(),
+            workdir: Some(config.working_dir.clone()).filter(|folder| !folder.is_empty()),
+            user: Some(config.user.clone()).filter(|user| !user.is_empty()),
+            stop_signal: match &config.stop_signal {
+                Some(text) => Some(signal_number(text).ok_or_else(|| {
+                    HostError::Said(format!("image `{name}` asks to be stopped by `{text}`, which is no signal"))
+                })?),
+                None => None,
+            },
+        };
+        self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(name.into(), image);
+        Ok(resolved)
+    }
+
+    /// An image that this run has resolved.
+    pub(super) fn image_for(&self, name: &str) -> Result<KnownImage, HostError> {
+        let known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        known.get(name).cloned().ok_or_else(|| HostError::Said(format!("image `{name}` was not resolved")))
+    }
+
+    /// How many layers of each image of this run are not unpacked.
+    pub(super) fn missing_layers(&self) -> BTreeMap<String, usize> {
+        let known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let missing = known.iter().map(|(name, image)| (name.clone(), self.images.missing_layers(image).len()));
+        missing.filter(|(_, count)| *count > 0).collect()
+    }
+
+    pub(super) fn unpack(&self, name: &str) -> Result<(), HostError> {
+        let image = self.image_for(name)?;
+        let layers: Vec<&LayerSource> = self.images.missing_layers(&image);
+        // A thread a layer: overlay wants each in a folder of its own, so none waits for another.
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                layers.iter().map(|layer| scope.spawn(|| self.images.unpack(layer))).collect();
+            threads.into_iter().try_for_each(|thread| match thread.join() {
+                Ok(result) => result.map_err(HostError::doing(format!("unpack image `{name}`"))),
+                Err(_) => Err(HostError::Said(format!("unpacking image `{name}` ended early"))),
+            })
+        })
+    }
+
+    /// A container's filter in the form of the OCI specification; `None` where it is not confined.
+    pub(super) fn seccomp_for(&self, spec: &ContainerSpec) -> Result<Option<LinuxSeccomp>, HostError> {
+        let profile = match &spec.seccomp {
+            SeccompSpec::Unconfined => return Ok(None),
+            SeccompSpec::Default => Profile::default_profile(),
+            SeccompSpec::File { path, .. } => {
+                let doing = || HostError::doing(format!("read seccomp profile `{}`", path.display()));
+                let bytes = read_bounded(path).map_err(doing())?;
+                Profile::from_json(&bytes).map_err(doing())?
+            }
+        };
+        let names = capability_names(spec);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        Ok(Some(profile.to_oci(&names, kernel_version())))
+    }
+
+    fn hash_secret(&self, file: &Path) -> Result<String, HostError> {
+        let doing = || HostError::doing(format!("read secret `{}`", file.display()));
+        let content = read_bounded(file).map_err(doing())?;
+        let key = self.secret_key().map_err(HostError::doing("read the key that secrets are hashed under"))?;
+        // The key's length is fixed and it comes first, and the digest is cut: nobody can go on from it.
+        let mut hash = Sha256::new();
+        hash.update(key);
+        hash.update(content);
+        Ok(hex(&hash.finalize()[..16]))
+    }
+
+    fn secret_key(&self) -> io::Result<[u8; KEY_BYTES]> {
+        let path = self.roots.data.join(KEY_FILE);
+        let mut key = [0; KEY_BYTES];
+        match fs::File::open(&path) {
+            Ok(mut file) => file.read_exact(&mut key).map(|()| key),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_secret_key(&path),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Published by a link that does not replace: of two runs at once the first one's key stands.
+    fn make_secret_key(&self, path: &Path) -> io::Result<[u8; KEY_BYTES]> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.roots.data)?;
+        let mut key = [0; KEY_BYTES];
+        fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
+        let new = path.with_extension(format!("{}", std::process::id()));
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&key)?;
+        file.sync_all()?;
+        let linked = fs::hard_link(&new, path);
+        fs::remove_file(&new)?;
+        match linked {
+            Ok(()) => Ok(key),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::File::open(path)?.read_exact(&mut key)?;
+                Ok(key)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn origin(source: &ImageSource) -> ImageOrigin {
+    match source.clone() {
+        ImageSource::Host => ImageOrigin::Host,
+        ImageSource::Dir(path) => ImageOrigin::Dir(path),
+        ImageSource::OciLayout { path, tag } => ImageOrigin::OciLayout { path, tag },
+        ImageSource::OciArchive { path, tag } => ImageOrigin::OciArchive { path, tag },
+        ImageSource::DockerArchive { path, tag } => ImageOrigin::DockerArchive { path, tag },
+    }
+}
+
+/// `SIGTERM`, `TERM` or `15`.
+fn signal_number(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let name = match text.starts_with("SIG") {
+        true => text.to_string(),
+        false => format!("SIG{text}"),
+    };
+    name.parse::<Signal>().ok().map(|signal| signal as i32)
+}
+
+/// Major and minor, as `uname` tells them; a release that says neither counts as the oldest.
+fn kernel_version() -> (u32, u32) {
+    let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+    let release = release.unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_read_by_name_and_by_number() {
+        for (text, number) in [("SIGQUIT", Some(3)), ("QUIT", Some(3)), ("15", Some(15)), ("0", None), ("65", None)] {
+            assert_eq!(signal_number(text), number, "{text}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The host that this program runs on. Each file does the effects of one kind of resource; none of them decides.
+
+mod bundle;
+mod cgroups;
+mod container;
+mod exec;
+mod images;
+mod lock;
+mod nat;
+mod network;
+mod observe;
+mod wait;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::OnceCell;
+
+use super::{Host, HostError};
+use crate::model::{Condition, Limits, Name, Stack};
+use crate::monitor::client::Launcher;
+use crate::monitor::log::reader::{From, LogReader};
+use crate::plan::{DesiredNat, Resolved};
+use crate::reconcile::actual::{Actual, KernelLimits};
+use crate::reconcile::diff::HostFacts;
+use crate::reconcile::step::Action;
+use crate::runtime::cgroup::Hierarchies;
+use crate::runtime::image::ImageStore;
+use crate::runtime::net::{Links, Sysctls};
+
+use images::KnownImage;
+pub use exec::{ExecFailure, ExecWish};
+pub use lock::{LockError, StackLock};
+
+/// Where things are on this host; other places in tests.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// Images, volumes, writable layers and logs.
+    pub data: PathBuf,
+    /// Bundles; a tmpfs.
+    pub run: PathBuf,
+    /// The branch of the cgroup tree that holds all stacks.
+    pub cgroup: String,
+    pub sys_fs_cgroup: PathBuf,
+    pub etc: PathBuf,
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Roots {
+            data: "/var/lib/stack".into(),
+            run: "/run/stack".into(),
+            cgroup: "stack".into(),
+            sys_fs_cgroup: "/sys/fs/cgroup".into(),
+            etc: "/etc".into(),
+        }
+    }
+}
+
+/// This host, for one stack. Clones share everything.
+#[derive(Clone)]
+pub struct LinuxHost {
+    roots: Arc<Roots>,
+    stack: Name,
+    hierarchies: Arc<Hierarchies>,
+    images: Arc<ImageStore>,
+    /// Images that were resolved, by the name that containers use.
+    known: Arc<Mutex<BTreeMap<String, KnownImage>>>,
+    links: Arc<OnceCell<Links>>,
+    launcher: Arc<OnceCell<Launcher>>,
+    sysctls: Sysctls,
+}
+
+impl LinuxHost {
+    /// Finds out how this host does things. Changes nothing.
+    pub fn new(roots: Roots, stack: Name) -> Result<Self, HostError> {
+        let hierarchies = Hierarchies::probe(&roots.sys_fs_cgroup).map_err(HostError::doing("use control groups"))?;
+        Ok(LinuxHost {
+            images: Arc::new(ImageStore::open(&roots.data)),
+            roots: Arc::new(roots),
+            stack,
+            hierarchies: Arc::new(hierarchies),
+            known: Arc::default(),
+            links: Arc::default(),
+            launcher: Arc::default(),
+            sysctls: Sysctls::default(),
+        })
+    }
+
+    /// Keeps other runs from this stack until the lock is dropped.
+    pub fn lock(&self) -> Result<StackLock, LockError> {
+        StackLock::take(&self.stack_folder(), self.stack.as_str())
+    }
+
+    /// The stacks that have a folder below `run`.
+    pub fn stacks(run: &Path) -> Vec<Name> {
+        let mut names: Vec<Name> = folder_names(run).into_iter().filter_map(|name| Name::new(name).ok()).collect();
+        names.sort();
+        names
+    }
+
+    fn stack_folder(&self) -> PathBuf {
+        self.roots.run.join(self.stack.as_str())
+    }
+
+    /// An instance's bundle.
+    pub fn bundle(&self, instance: &str) -> PathBuf {
+        self.stack_folder().join(instance)
+    }
+
+    /// Where an instance's output is kept. It outlives the instance.
+    pub fn log_folder(&self, instance: &str) -> PathBuf {
+        self.roots.data.join("logs").join(self.stack.as_str()).join(instance)
+    }
+
+    fn volume_folder(&self, volume: &str) -> PathBuf {
+        self.roots.data.join("volumes").join(self.stack.as_str()).join(volume)
+    }
+
+    /// An instance's writable layer.
+    fn writable_folder(&self, instance: &str) -> PathBuf {
+        self.roots.data.join("containers").join(self.stack.as_str()).join(instance)
+    }
+
+    async fn links(&self) -> Result<&Links, HostError> {
+        self.links
+            .get_or_try_init(|| async { Links::connect().map_err(HostError::doing("talk to the kernel of links")) })
+            .await
+    }
+
+    /// The last lines that an instance wrote; for messages, so a log that cannot be read has none.
+    fn last_lines(&self, instance: &str, count: usize) -> Vec<String> {
+        let Ok(mut reader) = LogReader::open(&self.log_folder(instance), From::Last(count)) else { return vec![] };
+        let mut lines = Vec::new();
+        while let Ok(Some(record)) = reader.next_record() {
+            lines.push(String::from_utf8_lossy(&record.text).into_owned());
+        }
+        lines
+    }
+
+    /// Runs a blocking step on a thread of its own.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&LinuxHost) -> Result<T, HostError> + Send + 'static,
+    ) -> Result<T, HostError> {
+        let host = self.clone();
+        match tokio::task::spawn_blocking(move || work(&host)).await {
+            Ok(result) => result,
+            Err(error) => Err(HostError::Doing { doing: "finish a step".into(), source: Box::new(error) }),
+        }
+    }
+}
+
+impl HostFacts for LinuxHost {
+    fn kernel_limits(&self, limits: &Limits) -> KernelLimits {
+        self.limits_as_held(limits)
+    }
+
+    fn nat_parts(&self, nat: &DesiredNat) -> BTreeMap<String, String> {
+        nat::parts_wanted(nat)
+    }
+}
+
+impl Host for LinuxHost {
+    fn resolve(&self, stack: &Stack) -> Result<Resolved, HostError> {
+        self.resolve_files(stack)
+    }
+
+    async fn observe(&self, stack: &Name) -> Result<Actual, HostError> {
+        debug_assert_eq!(*stack, self.stack);
+        self.look().await
+    }
+
+    async fn apply(&self, action: &Action) -> Result<(), HostError> {
+        let owned = action.clone();
+        match owned {
+            Action::EnableForwarding => {
+                self.sysctls.enable_ip_forward().map_err(HostError::doing("switch on net.ipv4.ip_forward"))
+            }
+            Action::CreateRoot => self.create_root_cgroup(),
+            Action::RemoveRoot => self.blocking(|host| host.remove_root_cgroup()).await,
+            Action::CreateBranch { name, limits } => self.create_branch(&name, &limits),
+            Action::LimitBranch { name, limits } => match self.open_cgroup(&self.branch_path(&name)?)? {
+                Some(group) => self.blocking(move |host| host.write_limits(&group, &limits)).await,
+                None => self.create_branch(&name, &limits),
+            },
+            Action::RemoveBranch { name } => {
+                self.blocking(move |host| {
+                    let path = host.branch_path(&name)?;
+                    host.hierarchies.remove_tree(&path).map_err(HostError::doing(format!("remove cgroup `{name}`")))
+                })
+                .await
+            }
+            Action::CreateVolume { name } => self.create_volume(&name),
+            Action::RemoveVolume { name } => self.blocking(move |host| host.remove_volume(&name)).await,
+            Action::UnpackImage { name } => self.blocking(move |host| host.unpack(&name)).await,
+            Action::CreateBridge { name, bridge } => self.create_bridge(&name, &bridge).await,
+            Action::AdjustBridge { name, bridge } => self.adjust_bridge(&name, &bridge).await,
+            Action::RemoveBridge { ifname, .. } => self.remove_bridge(&ifname).await,
+            Action::WriteNat(nat) => self.blocking(move |host| host.write_nat(&nat)).await,
+            Action::RemoveNat => self.blocking(|host| host.remove_nat()).await,
+            Action::CreateContainer(desired) => self.create_container(*desired).await,
+            Action::ReplaceContainer(desired) => {
+                self.remove_container(&desired.instance).await?;
+                self.create_container(*desired).await
+            }
+            Action::AdjustContainer(adjust) => self.adjust_container(*adjust).await,
+            Action::RemoveContainer { instance } => self.remove_container(&instance).await,
+        }
+    }
+
+    async fn reached(&self, instance: &str, condition: Condition) -> Result<(), HostError> {
+        self.wait_until(instance, condition).await
+    }
+}
+
+/// The names in a folder; none where there is no such folder.
+fn folder_names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return vec![] };
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
+
+/// An error that is none where the thing is not there.
+fn unless_absent<E: Error>(result: Result<(), E>, is_absent: impl Fn(&E) -> bool) -> Result<(), E> {
+    match result {
+        Err(error) if is_absent(&error) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,185 @@
+//! Bridges, and the links of containers.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use ipnet::Ipv4Net;
+
+use super::LinuxHost;
+use crate::plan::{DesiredBridge, Endpoint, Kind, Label, digest_of};
+use crate::reconcile::host::HostError;
+use crate::runtime::net::{
+    BridgeSpec, BridgeSwitch, EndpointConfig, ObservedLink, VethSpec, configure_endpoint, generate_veth_mac, in_netns,
+};
+
+impl LinuxHost {
+    pub(super) async fn create_bridge(&self, name: &str, bridge: &DesiredBridge) -> Result<(), HostError> {
+        let spec = BridgeSpec {
+            name: bridge.ifname.clone(),
+            address: bridge.gateway,
+            mtu: bridge.mtu,
+            alias: self.bridge_label(name, bridge),
+        };
+        self.links().await?.create_bridge(&spec).await.map_err(HostError::doing(format!("make bridge `{name}`")))?;
+        self.switch_bridge(&bridge.ifname)
+    }
+
+    fn bridge_label(&self, name: &str, bridge: &DesiredBridge) -> String {
+        let digest = digest_of(&bridge.ifname);
+        Label { stack: self.stack.clone(), kind: Kind::Bridge, name: name.into(), digest }.to_string()
+    }
+
+    fn switch_bridge(&self, ifname: &str) -> Result<(), HostError> {
+        for switch in BridgeSwitch::ALL {
+            self.sysctls
+                .enable_bridge_switch(ifname, switch)
+                .map_err(HostError::doing(format!("set {} of `{ifname}`", switch.name())))?;
+        }
+        Ok(())
+    }
+
+    /// Puts right whatever of a bridge is not: its label last, so that an interrupted repair is done again.
+    pub(super) async fn adjust_bridge(&self, name: &str, bridge: &DesiredBridge) -> Result<(), HostError> {
+        let links = self.links().await?;
+        let doing = || HostError::doing(format!("put bridge `{name}` right"));
+        let found = links.list().map_err(doing())?.into_iter().find(|link| link.name == bridge.ifname);
+        let Some(link) = found else { return self.create_bridge(name, bridge).await };
+        let held: Vec<Ipv4Net> = v4_addresses(&link);
+        if !held.contains(&bridge.gateway) {
+            links.add_address(link.index, bridge.gateway).await.map_err(doing())?;
+        }
+        for other in held.into_iter().filter(|address| *address != bridge.gateway) {
+            links.remove_address(link.index, other).await.map_err(doing())?;
+        }
+        if link.mtu != bridge.mtu {
+            links.set_mtu(link.index, bridge.mtu).await.map_err(doing())?;
+        }
+        links.set_up(link.index).await.map_err(doing())?;
+        self.switch_bridge(&bridge.ifname)?;
+        links.set_alias(link.index, &self.bridge_label(name, bridge)).await.map_err(doing())
+    }
+
+    pub(super) async fn remove_bridge(&self, ifname: &str) -> Result<(), HostError> {
+        let links = self.links().await?;
+        let doing = || HostError::doing(format!("remove link `{ifname}`"));
+        let found = links.list().map_err(doing())?.into_iter().find(|link| link.name == ifname);
+        match found {
+            Some(link) => links.delete_link(link.index).await.map_err(doing()),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the missing links of a container whose monitor holds its network namespace, and configures both ends.
+    pub(super) async fn attach(&self, instance: &str, endpoints: &[Endpoint], monitor: i32) -> Result<(), HostError> {
+        if endpoints.is_empty() {
+            return Ok(());
+        }
+        let doing = || HostError::doing(format!("link `{instance}` to its bridges"));
+        let links = self.links().await?;
+        let present = links.list().map_err(doing())?;
+        for endpoint in endpoints {
+            self.attach_one(instance, endpoint, monitor, &present).await?;
+        }
+        let configs: Vec<EndpointConfig> = endpoints
+            .iter()
+            .map(|endpoint| EndpointConfig {
+                name: endpoint.interface.clone(),
+                address: Ipv4Net::new_assert(endpoint.address, endpoint.prefix),
+                gateway: endpoint.gateway,
+            })
+            .collect();
+        let netns = File::open(format!("/proc/{monitor}/ns/net")).map_err(doing())?;
+        tokio::task::spawn_blocking(move || in_netns(OwnedFd::from(netns), move || configure_endpoint(&configs)))
+            .await
+            .map_err(doing())?
+            .map_err(doing())?
+            .map_err(doing())
+    }
+
+    async fn attach_one(
+        &self,
+        instance: &str,
+        endpoint: &Endpoint,
+        monitor: i32,
+        present: &[ObservedLink],
+    ) -> Result<(), HostError> {
+        let doing = || HostError::doing(format!("link `{instance}` to bridge `{}`", endpoint.bridge));
+        let links = self.links().await?;
+        let alias = self.link_label(instance, endpoint);
+        let bridge = self.find_bridge(present, &endpoint.bridge).ok_or_else(|| {
+            HostError::Said(format!("bridge `{}` went away while `{instance}` was linked to it", endpoint.bridge))
+        })?;
+        if let Some(link) = present.iter().find(|link| link.alias.as_deref() == Some(&alias)) {
+            if link.master != Some(bridge.index) {
+                links.set_master(link.index, bridge.index).await.map_err(doing())?;
+            }
+            return links.set_up(link.index).await.map_err(doing());
+        }
+        let spec = VethSpec {
+            host_name: link_name(monitor, &alias),
+            alias,
+            bridge_index: bridge.index,
+            mtu: endpoint.mtu,
+            peer_name: endpoint.interface.clone(),
+            peer_mac: generate_veth_mac(endpoint.address),
+            netns_pid: monitor,
+        };
+        links.create_veth_pair(&spec).await.map_err(doing())?;
+        Ok(())
+    }
+
+    fn find_bridge<'a>(&self, links: &'a [ObservedLink], name: &str) -> Option<&'a ObservedLink> {
+        links.iter().find(|link| {
+            self.label_of(link).is_some_and(|label| label.kind == Kind::Bridge && label.name == name)
+        })
+    }
+
+    /// The link's label, where it is one of this stack's.
+    pub(super) fn label_of(&self, link: &ObservedLink) -> Option<Label> {
+        let label: Label = link.alias.as_deref()?.parse().ok()?;
+        (label.stack == self.stack).then_some(label)
+    }
+
+    fn link_label(&self, instance: &str, endpoint: &Endpoint) -> String {
+        let name = format!("{instance}:{}", endpoint.bridge);
+        Label { stack: self.stack.clone(), kind: Kind::Veth, name, digest: digest_of(endpoint) }.to_string()
+    }
+
+    /// Deletes what is left of a container's links. Its network namespace takes them along when it goes, a moment later.
+    pub(super) async fn detach(&self, instance: &str) -> Result<(), HostError> {
+        let links = self.links().await?;
+        let doing = || HostError::doing(format!("remove the links of `{instance}`"));
+        let indices: Vec<u32> = links
+            .list()
+            .map_err(doing())?
+            .iter()
+            .filter(|link| {
+                self.label_of(link).is_some_and(|label| {
+                    label.kind == Kind::Veth && label.name.split_once(':').is_some_and(|(name, _)| name == instance)
+                })
+            })
+            .map(|link| link.index)
+            .collect();
+        match indices.is_empty() {
+            true => Ok(()),
+            false => links.delete_links(&indices).await.map_err(doing()),
+        }
+    }
+}
+
+pub(super) fn v4_addresses(link: &ObservedLink) -> Vec<Ipv4Net> {
+    link.addresses
+        .iter()
+        .filter_map(|net| match net {
+            ipnet::IpNet::V4(net) => Some(*net),
+            ipnet::IpNet::V6(_) => None,
+        })
+        .collect()
+}
+
+/// A name for the host's end of a link. The monitor's number makes it another one at each start, because the end of an
+/// earlier start may still be on its way out.
+fn link_name(monitor: i32, alias: &str) -> String {
+    let digest = digest_of(&(monitor, alias));
+    format!("stv{}", &digest[..10])
+}

@@ -1,0 +1,204 @@
+//! One look at everything that belongs to a stack.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::bundle::HOSTS;
+use super::cgroups::FoundCgroups;
+use super::container::{STORED, read_bounded};
+use super::network::v4_addresses;
+use super::{LinuxHost, folder_names};
+use crate::monitor::client::{Found, read_status};
+use crate::monitor::{self, State, Status};
+use crate::plan::Kind;
+use crate::reconcile::actual::{
+    Actual, ActualBridge, ActualContainer, ActualLink, HealthState, KernelLimits, Phase, RunFacts, StoredContainer,
+};
+use crate::reconcile::host::HostError;
+use crate::runtime::net::{BridgeSwitch, ObservedLink, routes};
+
+impl LinuxHost {
+    pub(super) async fn look(&self) -> Result<Actual, HostError> {
+        let links = self.links().await?.list().map_err(HostError::doing("list the host's links"))?;
+        let cgroups = self.observe_cgroups()?;
+        let bridges = self.observe_bridges(&links)?;
+        let containers = self.observe_containers(&cgroups, &links)?;
+        let ours: BTreeSet<&str> = bridges.values().map(|bridge| bridge.ifname.as_str()).collect();
+        let routes = routes().map_err(HostError::doing("list the host's routes"))?;
+        Ok(Actual {
+            forwarding: self.sysctls.ip_forward().map_err(HostError::doing("read net.ipv4.ip_forward"))?,
+            root: cgroups.root,
+            routes: routes
+                .into_iter()
+                .filter(|route| !ours.contains(route.interface.as_str()))
+                .map(|route| (route.destination, route.interface))
+                .collect(),
+            cgroups: cgroups.branches,
+            volumes: self.observe_volumes(),
+            missing_layers: self.missing_layers(),
+            nat: self.observe_nat()?,
+            bridges,
+            containers,
+        })
+    }
+
+    fn observe_volumes(&self) -> BTreeSet<String> {
+        folder_names(&self.roots.data.join("volumes").join(self.stack.as_str())).into_iter().collect()
+    }
+
+    fn observe_bridges(&self, links: &[ObservedLink]) -> Result<BTreeMap<String, ActualBridge>, HostError> {
+        let mut bridges = BTreeMap::new();
+        for link in links {
+            let Some(label) = self.label_of(link).filter(|label| label.kind == Kind::Bridge) else { continue };
+            let switches = BridgeSwitch::ALL.iter().try_fold(true, |all, switch| {
+                Ok::<_, HostError>(
+                    all && self
+                        .sysctls
+                        .bridge_switch(&link.name, *switch)
+                        .map_err(HostError::doing(format!("read {} of `{}`", switch.name(), link.name)))?,
+                )
+            })?;
+            let bridge = ActualBridge {
+                ifname: link.name.clone(),
+                labelled: true,
+                up: link.up,
+                mtu: link.mtu,
+                address: v4_addresses(link).first().copied(),
+                local_routes: switches,
+            };
+            bridges.insert(label.name, bridge);
+        }
+        Ok(bridges)
+    }
+
+    /// Everything that bears an instance's name: a cgroup, a bundle, a link. One of them is enough.
+    fn observe_containers(
+        &self,
+        cgroups: &FoundCgroups,
+        links: &[ObservedLink],
+    ) -> Result<BTreeMap<String, ActualContainer>, HostError> {
+        let mut links_of = self.links_by_instance(links);
+        let mut names: BTreeSet<String> = cgroups.containers.keys().cloned().collect();
+        names.extend(folder_names(&self.stack_folder()));
+        names.extend(links_of.keys().cloned());
+        let mut containers = BTreeMap::new();
+        for name in names {
+            let found = links_of.remove(&name).unwrap_or_default();
+            let container = self.observe_container(&name, cgroups.containers.get(&name), found)?;
+            containers.insert(name, container);
+        }
+        Ok(containers)
+    }
+
+    fn links_by_instance(&self, links: &[ObservedLink]) -> BTreeMap<String, Vec<ActualLink>> {
+        let bridge_index: BTreeMap<String, u32> = links
+            .iter()
+            .filter_map(|link| {
+                let label = self.label_of(link).filter(|label| label.kind == Kind::Bridge)?;
+                Some((label.name, link.index))
+            })
+            .collect();
+        let mut found: BTreeMap<String, Vec<ActualLink>> = BTreeMap::new();
+        for link in links {
+            let Some(label) = self.label_of(link).filter(|label| label.kind == Kind::Veth) else { continue };
+            let Some((instance, bridge)) = label.name.split_once(':') else { continue };
+            found.entry(instance.into()).or_default().push(ActualLink {
+                bridge: bridge.into(),
+                ifname: link.name.clone(),
+                up: link.up,
+                carrier: link.carrier,
+                attached: link.master.is_some() && link.master == bridge_index.get(bridge).copied(),
+            });
+        }
+        found
+    }
+
+    fn observe_container(
+        &self,
+        instance: &str,
+        cgroup: Option<&String>,
+        links: Vec<ActualLink>,
+    ) -> Result<ActualContainer, HostError> {
+        let bundle = self.bundle(instance);
+        let group = match cgroup {
+            Some(below) => self.open_cgroup(&self.cgroup_path(below)?)?,
+            None => None,
+        };
+        let (label, limits) = match &group {
+            Some(group) => self.observe_group(group)?,
+            None => (None, KernelLimits::new()),
+        };
+        let found = read_status(&bundle).map_err(HostError::doing(format!("read the status of `{instance}`")))?;
+        Ok(ActualContainer {
+            // A group that lost a part limits nobody in it.
+            label: label.filter(|_| group.as_ref().is_some_and(|group| group.is_complete())),
+            stored: read_stored(&bundle),
+            limits,
+            phase: phase(&found),
+            health: health(&found),
+            links,
+            hosts: read_bounded(&bundle.join(HOSTS)).ok().and_then(|bytes| String::from_utf8(bytes).ok()),
+            run: facts(&found),
+        })
+    }
+}
+
+/// A bundle's copy of the spec explains and never decides: one that cannot be read is as good as none.
+fn read_stored(bundle: &Path) -> Option<StoredContainer> {
+    serde_json::from_slice(&read_bounded(&bundle.join(STORED)).ok()?).ok()
+}
+
+fn phase(found: &Found) -> Phase {
+    match found {
+        Found::Nothing => Phase::Leftover,
+        Found::Abandoned(_) => Phase::Lost { what: "its monitor was killed" },
+        Found::Watched(status) => match status.state {
+            State::Running => match status.init().is_some_and(|init| init.is_alive()) {
+                true => Phase::Running,
+                // It has just ended and its monitor is about to say so.
+                false => Phase::Restarting,
+            },
+            State::Created | State::Restarting => Phase::Restarting,
+            State::Exited => exited(status),
+        },
+        Found::Ended(status) => exited(status),
+    }
+}
+
+fn exited(status: &Status) -> Phase {
+    let code = status.exit_code.or(status.signal.map(|signal| 128 + signal));
+    Phase::Exited { code: code.unwrap_or(NEVER_RAN) }
+}
+
+/// The field's status for a container that could not be started.
+const NEVER_RAN: i32 = 125;
+
+fn status_of(found: &Found) -> Option<&Status> {
+    match found {
+        Found::Nothing => None,
+        Found::Watched(status) | Found::Ended(status) | Found::Abandoned(status) => Some(status),
+    }
+}
+
+fn health(found: &Found) -> HealthState {
+    let Found::Watched(status) = found else { return HealthState::None };
+    match status.health {
+        monitor::HealthState::None => HealthState::None,
+        monitor::HealthState::Starting => HealthState::Starting,
+        monitor::HealthState::Healthy => HealthState::Healthy,
+        monitor::HealthState::Unhealthy => HealthState::Unhealthy,
+    }
+}
+
+fn facts(found: &Found) -> RunFacts {
+    let Some(status) = status_of(found) else { return RunFacts::default() };
+    let lives = matches!(found, Found::Watched(_));
+    RunFacts {
+        pid: status.init_pid.filter(|_| lives),
+        monitor: Some(status.monitor_pid).filter(|_| lives),
+        restarts: status.restarts,
+        oom_kills: status.oom_kills,
+        started_at: status.started_at.map(|time| time.as_second()),
+        last_probe: status.last_probe.as_ref().map(|probe| probe.output.clone()),
+    }
+}

@@ -1,0 +1,120 @@
+//! Waits until a container has reached a condition: told by the kernel when its status changes, never by polling.
+
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::LinuxHost;
+use crate::model::Condition;
+use crate::monitor::client::{Found, read_status};
+use crate::monitor::{HealthState, State, Status};
+use crate::reconcile::host::HostError;
+
+/// Nobody waits longer for a container to become healthy.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(600);
+/// Nobody waits longer for a container to complete.
+const COMPLETED_WITHIN: Duration = Duration::from_secs(6 * 3600);
+/// So many of a container's last lines explain why it did not come so far.
+const TAIL: usize = 10;
+
+/// What a status says of a condition.
+enum Answer {
+    Reached,
+    NotYet,
+    Never(String),
+}
+
+impl LinuxHost {
+    pub(super) async fn wait_until(&self, instance: &str, condition: Condition) -> Result<(), HostError> {
+        let within = match condition {
+            // Its own step has started it.
+            Condition::Started => return Ok(()),
+            Condition::Healthy => HEALTHY_WITHIN,
+            Condition::Completed => COMPLETED_WITHIN,
+        };
+        match tokio::time::timeout(within, self.watch_status(instance, condition)).await {
+            Ok(result) => result,
+            Err(_) => {
+                Err(HostError::Said(format!("`{instance}` did not become {} in {within:?}", word(condition))))
+            }
+        }
+    }
+
+    async fn watch_status(&self, instance: &str, condition: Condition) -> Result<(), HostError> {
+        let bundle = self.bundle(instance);
+        let doing = || HostError::doing(format!("watch `{}`", bundle.display()));
+        let changes = watch_folder(&bundle).map_err(doing())?;
+        loop {
+            match answer(&read_status(&bundle).map_err(doing())?, instance, condition) {
+                Answer::Reached => return Ok(()),
+                Answer::NotYet => {}
+                Answer::Never(message) => {
+                    return Err(HostError::Condition { message, tail: self.last_lines(instance, TAIL) });
+                }
+            }
+            let mut ready = changes.ready(Interest::READABLE).await.map_err(doing())?;
+            let _ = changes.get_ref().read_events();
+            ready.clear_ready();
+        }
+    }
+}
+
+fn watch_folder(folder: &Path) -> std::io::Result<AsyncFd<Inotify>> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    // A status is replaced by rename. Its monitor's end shows in the last status that it writes.
+    inotify.add_watch(folder, AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE_SELF)?;
+    AsyncFd::with_interest(inotify, Interest::READABLE)
+}
+
+fn answer(found: &Found, instance: &str, condition: Condition) -> Answer {
+    let status = match found {
+        Found::Watched(status) | Found::Ended(status) => status,
+        Found::Nothing => return Answer::Never(format!("`{instance}` does not run")),
+        Found::Abandoned(_) => return Answer::Never(format!("`{instance}` has lost its monitor")),
+    };
+    match condition {
+        Condition::Started => Answer::Reached,
+        Condition::Healthy => healthy(status, instance),
+        Condition::Completed => completed(status, instance),
+    }
+}
+
+fn healthy(status: &Status, instance: &str) -> Answer {
+    match (status.health, status.state) {
+        (HealthState::Healthy, _) => Answer::Reached,
+        (HealthState::Unhealthy, _) => {
+            let probe = status.last_probe.as_ref().map_or(String::new(), |probe| format!(": {}", probe.output));
+            Answer::Never(format!("`{instance}` is unhealthy{probe}"))
+        }
+        (_, State::Exited) => Answer::Never(format!("`{instance}` ended {}", ending(status))),
+        _ => Answer::NotYet,
+    }
+}
+
+fn completed(status: &Status, instance: &str) -> Answer {
+    match (status.state, status.exit_code) {
+        (State::Exited, Some(0)) => Answer::Reached,
+        (State::Exited, _) => Answer::Never(format!("`{instance}` ended {}", ending(status))),
+        _ => Answer::NotYet,
+    }
+}
+
+fn ending(status: &Status) -> String {
+    match (status.exit_code, status.signal, &status.note) {
+        (Some(code), ..) => format!("with status {code}"),
+        (_, Some(signal), _) => format!("by signal {signal}"),
+        (.., Some(note)) => format!("before it ran: {note}"),
+        _ => "before it ran".into(),
+    }
+}
+
+fn word(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Started => "started",
+        Condition::Healthy => "healthy",
+        Condition::Completed => "completed",
+    }
+}

@@ -1,0 +1,128 @@
+//! A plan: an ordered list of steps that leaves nothing to choose to the one who executes it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::actual::Change;
+use crate::model::{Condition, Limits, Name, Place};
+use crate::plan::{DesiredBridge, DesiredContainer, DesiredNat, LiveSpec, ResourceId};
+
+/// What has to be done, in an order in which it can be done.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub stack: Name,
+    pub steps: Vec<Step>,
+    /// How many resources are as they should be.
+    pub unchanged: usize,
+}
+
+/// One thing to do to one resource.
+#[derive(Clone, Debug, Serialize)]
+pub struct Step {
+    /// Its place in [`Plan::steps`].
+    pub id: usize,
+    pub resource: ResourceId,
+    pub verb: Verb,
+    /// In a few words: "new", "not in the file", "killed by SIGKILL".
+    pub why: String,
+    /// The line of the stack file that asks for it.
+    pub place: Option<Place>,
+    pub changes: Vec<Change>,
+    /// What users of the resource will notice; `None`: nothing.
+    pub interruption: Option<String>,
+    /// Steps that must have succeeded before.
+    pub after: Vec<usize>,
+    /// What other containers must have reached before.
+    pub until: Vec<(String, Condition)>,
+    #[serde(skip)]
+    pub action: Action,
+}
+
+/// What a step does to its resource, the least disruptive that does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verb {
+    Create,
+    /// Written into the kernel with nothing restarted.
+    Live,
+    /// What somebody changed outside is put back.
+    Repair,
+    /// The same container again.
+    Restart,
+    /// A new container in the place of the old.
+    Replace,
+    Destroy,
+}
+
+/// A step as the host carries it out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    EnableForwarding,
+    /// The stack's own cgroup, with the one of its monitors in it.
+    CreateRoot,
+    RemoveRoot,
+    CreateBranch { name: String, limits: Limits },
+    LimitBranch { name: String, limits: Limits },
+    RemoveBranch { name: String },
+    CreateVolume { name: String },
+    RemoveVolume { name: String },
+    UnpackImage { name: String },
+    CreateBridge { name: String, bridge: DesiredBridge },
+    /// Address, MTU, state, label and local routes are set to what they should be.
+    AdjustBridge { name: String, bridge: DesiredBridge },
+    RemoveBridge { name: String, ifname: String },
+    WriteNat(DesiredNat),
+    RemoveNat,
+    CreateContainer(Box<DesiredContainer>),
+    /// What is left of it is taken away, then it is created.
+    ReplaceContainer(Box<DesiredContainer>),
+    AdjustContainer(Box<AdjustContainer>),
+    RemoveContainer { instance: String },
+}
+
+/// Changes of a running container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdjustContainer {
+    pub desired: DesiredContainer,
+    /// What its monitor was last told; the rest is written only where it differs.
+    pub live: LiveSpec,
+    pub limits: bool,
+    pub settings: bool,
+    pub hosts: bool,
+    /// Links to make, or to bring up and attach, by bridge.
+    pub links: Vec<String>,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+impl Verb {
+    /// What a plan writes before a step. Meaning never rests on colour alone.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Verb::Create => "  +",
+            Verb::Live => "  ~",
+            Verb::Repair => "  !",
+            Verb::Restart => "  ^",
+            Verb::Replace => "-/+",
+            Verb::Destroy => "  -",
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Verb::Create => "create",
+            Verb::Live => "live",
+            Verb::Repair => "repair",
+            Verb::Restart => "restart",
+            Verb::Replace => "replace",
+            Verb::Destroy => "destroy",
+        })
+    }
+}

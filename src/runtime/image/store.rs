@@ -1,0 +1,283 @@
+//! The store: resolves origins to images and brings their layers in.
+//!
+//! ```text
+//! <root>/                    0700
+//!   layers/sha256/<diff id>/ one unpacked layer, in overlay form; whole or not there
+//!   tmp/<diff id>/           a layer in the making
+//!   locks/<diff id>          held while a layer is made
+//!   cache/<digest>.json      what was read from an archive or the host, with the identity of the files it came from
+//! ```
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::blob::{ArchiveIndex, FileIdentity, Tree};
+use super::compress::Inflater;
+use super::docker::read_docker_archive;
+use super::host::Skeleton;
+use super::layout::read_layout;
+use super::publish::{StorePaths, make_private};
+use super::tar::TarReader;
+use super::unpack::{UnpackError, UnpackLimits, unpack_layer};
+use super::{
+    ContainerImage, HashingReader, HostPlatform, ImageConfig, ImageError, ImageLayer, ImageOrigin, LayerCache,
+    LayerSource, ResolvedImage,
+};
+
+/// Read-ahead of compressed bytes.
+const READ_BUFFER: usize = 256 << 10;
+/// Largest remembered result; more is read again each time.
+const MAX_REMEMBERED: u64 = 8 << 20;
+
+/// A folder of unpacked layers, shared by everything on the host. Several processes and threads may use it at once.
+#[derive(Clone, Debug)]
+pub struct ImageStore {
+    paths: StorePaths,
+    host_root: PathBuf,
+    platform: HostPlatform,
+    limits: UnpackLimits,
+}
+
+impl ImageStore {
+    /// The store below `root`, such as `/var/lib/stack`. Nothing is touched before there is something to write.
+    pub fn open(root: impl Into<PathBuf>) -> Self {
+        Self {
+            paths: StorePaths { root: root.into() },
+            host_root: PathBuf::from("/"),
+            platform: HostPlatform::of_this_host(),
+            limits: UnpackLimits::default(),
+        }
+    }
+
+    /// Another folder in the place of the host's `/`, from which [`ImageOrigin::Host`] is made.
+    pub fn with_host_root(mut self, host_root: impl Into<PathBuf>) -> Self {
+        self.host_root = host_root.into();
+        self
+    }
+
+    /// Other bounds on what a layer may take.
+    pub fn with_limits(mut self, limits: UnpackLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.paths.root
+    }
+
+    /// What `origin` is: documents are read and held against their digests, layers are not.
+    ///
+    /// Archives and the host's files are not read again while their size, times and inode stay the same.
+    pub fn resolve(&self, origin: &ImageOrigin) -> Result<ResolvedImage, ImageError> {
+        match origin {
+            ImageOrigin::Host => self.resolve_host(),
+            ImageOrigin::Dir(path) => resolve_directory(path),
+            ImageOrigin::OciLayout { path, tag } => {
+                let image = read_layout(&Tree::Folder(path.clone()), tag.as_deref(), &self.platform)?;
+                Ok(resolved(image))
+            }
+            ImageOrigin::OciArchive { path, tag } => {
+                self.resolve_archive(origin, path, |tree| read_layout(tree, tag.as_deref(), &self.platform))
+            }
+            ImageOrigin::DockerArchive { path, tag } => {
+                self.resolve_archive(origin, path, |tree| read_docker_archive(tree, tag.as_deref(), &self.platform))
+            }
+        }
+    }
+
+    /// The layers of `image` that are not in the store, lowest first.
+    pub fn missing_layers<'a>(&self, image: &'a ResolvedImage) -> Vec<&'a LayerSource> {
+        let mut seen = HashSet::new();
+        let missing = |layer: &&LayerSource| match layer.digest() {
+            Some(digest) => seen.insert(digest) && !self.paths.layer(&digest).exists(),
+            None => false,
+        };
+        image.layers.iter().filter(missing).collect()
+    }
+
+    /// Brings one layer into the store: read once, verified, unpacked, published as a whole. Does nothing where it is
+    /// there; waits where somebody else is at it. After an error nothing of the layer is left.
+    pub fn unpack(&self, layer: &LayerSource) -> Result<(), ImageError> {
+        match layer {
+            LayerSource::Directory(_) => Ok(()),
+            LayerSource::Blob(layer) => {
+                self.paths.publish(&layer.diff_id, |folder| unpack_blob(layer, folder, self.limits))
+            }
+            LayerSource::Skeleton(digest) => self.paths.publish(digest, |folder| {
+                let skeleton = Skeleton::of_host(&self.host_root)?;
+                if skeleton.digest() != *digest {
+                    return Err(ImageError::HostChanged);
+                }
+                skeleton.write(folder)
+            }),
+        }
+    }
+
+    /// The folders of an image's layers as overlayfs wants them: topmost first, none twice (overlayfs refuses a folder
+    /// that occurs twice; of equal layers the topmost alone decides).
+    pub fn layer_dirs(&self, image: &ResolvedImage) -> Vec<PathBuf> {
+        let mut seen = HashSet::new();
+        let folders = image.layers.iter().rev().map(|layer| layer.path(&self.paths));
+        folders.filter(|folder| seen.insert(folder.clone())).collect()
+    }
+
+    /// The unpacked layers that the store holds.
+    pub fn layers(&self) -> Result<LayerCache, ImageError> {
+        LayerCache::read(&self.paths)
+    }
+
+    fn resolve_archive(
+        &self,
+        origin: &ImageOrigin,
+        path: &Path,
+        read: impl FnOnce(&Tree) -> Result<ContainerImage, ImageError>,
+    ) -> Result<ResolvedImage, ImageError> {
+        let metadata = std::fs::metadata(path).map_err(|source| ImageError::Read { path: path.to_owned(), source })?;
+        let identity = vec![FileIdentity::from_metadata(path, &metadata)];
+        let key = format!("{origin:?}");
+        if let Some(image) = self.recall(&key, &identity) {
+            return Ok(image);
+        }
+        let image = resolved(read(&Tree::Archive(ArchiveIndex::scan(path)?))?);
+        self.remember(&key, identity, &image);
+        Ok(image)
+    }
+
+    fn resolve_host(&self) -> Result<ResolvedImage, ImageError> {
+        let identity = Skeleton::sources(&self.host_root);
+        let key = format!("host {}", self.host_root.display());
+        if let Some(image) = self.recall(&key, &identity) {
+            return Ok(image);
+        }
+        let skeleton = Skeleton::of_host(&self.host_root)?;
+        let digest = skeleton.digest();
+        let image = ResolvedImage {
+            id: digest.to_string(),
+            config: default_config(),
+            layers: vec![LayerSource::Skeleton(digest)],
+            binds: skeleton.binds().to_vec(),
+        };
+        self.remember(&key, identity, &image);
+        Ok(image)
+    }
+
+    fn recall(&self, key: &str, identity: &[FileIdentity]) -> Option<ResolvedImage> {
+        let file = File::open(self.remembered_at(key)).ok()?;
+        let mut bytes = Vec::new();
+        file.take(MAX_REMEMBERED).read_to_end(&mut bytes).ok()?;
+        let remembered: Remembered = serde_json::from_slice(&bytes).ok()?;
+        (remembered.key == key && remembered.identity == identity).then_some(remembered.image)
+    }
+
+    /// Best effort: without it, the next time reads everything again. Where there is no store yet, none is made.
+    fn remember(&self, key: &str, identity: Vec<FileIdentity>, image: &ResolvedImage) {
+        let now = SystemTime::now();
+        if !self.paths.root.is_dir() || identity.iter().any(|file| file.is_fresh(now)) {
+            return;
+        }
+        let remembered = Remembered { key: key.to_owned(), identity, image: image.clone() };
+        let Ok(bytes) = serde_json::to_vec(&remembered) else { return };
+        if make_private(&self.paths.root, &self.paths.cache()).is_err() {
+            return;
+        }
+        let place = self.remembered_at(key);
+        let aside = place.with_extension(format!("{}.{:?}", std::process::id(), std::thread::current().id()));
+        if std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, &place)).is_err() {
+            let _ = std::fs::remove_file(&aside);
+        }
+    }
+
+    fn remembered_at(&self, key: &str) -> PathBuf {
+        self.paths.cache().join(format!("{}.json", super::LayerDigest::of(key.as_bytes()).hex()))
+    }
+}
+
+/// A result, and the state of the files that it was read from.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    key: String,
+    identity: Vec<FileIdentity>,
+    image: ResolvedImage,
+}
+
+/// One pass over the blob: hash it, inflate, hash again, unpack.
+fn unpack_blob(layer: &ImageLayer, folder: &Path, limits: UnpackLimits) -> Result<(), ImageError> {
+    let blob = || layer.blob.path.clone();
+    let compressed = BufReader::with_capacity(READ_BUFFER, HashingReader::new(layer.blob.open()?));
+    let inflater = Inflater::new(compressed).map_err(|source| match source.kind() {
+        std::io::ErrorKind::Unsupported => {
+            ImageError::LayerCompression { blob: blob(), compression: source.to_string() }
+        }
+        _ => ImageError::Read { path: blob(), source },
+    })?;
+    let root = File::open(folder).map_err(|source| ImageError::Read { path: folder.to_owned(), source })?;
+    let mut tar = TarReader::new(HashingReader::new(inflater));
+    let unpacked = unpack_layer(&mut tar, OwnedFd::from(root), limits)
+        .and_then(|_| tar.drain().map_err(UnpackError::Tar))
+        .map_err(|source| ImageError::Unpack { layer: layer.diff_id, blob: blob(), source });
+    let (inflater, diff_id) = tar.into_inner().finish_into();
+    // A damaged blob is called that, and not by the nonsense that it inflates to.
+    verify_blob(layer, inflater)?;
+    unpacked?;
+    if diff_id != layer.diff_id {
+        return Err(ImageError::DiffId { blob: blob(), expected: layer.diff_id, found: diff_id });
+    }
+    Ok(())
+}
+
+/// Holds the blob as it is stored against its digest, to its end.
+fn verify_blob(
+    layer: &ImageLayer,
+    inflater: Inflater<BufReader<HashingReader<std::io::Take<File>>>>,
+) -> Result<(), ImageError> {
+    let Some(expected) = layer.digest else { return Ok(()) };
+    let mut compressed = inflater.into_inner().into_inner();
+    std::io::copy(&mut compressed, &mut std::io::sink())
+        .map_err(|source| ImageError::Read { path: layer.blob.path.clone(), source })?;
+    let (found, size) = compressed.finish();
+    let blob = layer.blob.path.clone();
+    if size != layer.blob.size {
+        return Err(ImageError::BlobSize { blob, expected: layer.blob.size, found: size });
+    }
+    if found != expected {
+        return Err(ImageError::BlobDigest { blob, expected, found });
+    }
+    Ok(())
+}
+
+fn resolved(image: ContainerImage) -> ResolvedImage {
+    let layers = image.layers.into_iter().map(LayerSource::Blob).collect();
+    ResolvedImage { id: image.id.to_string(), config: image.config, layers, binds: Vec::new() }
+}
+
+fn resolve_directory(path: &Path) -> Result<ResolvedImage, ImageError> {
+    let failed = |source| ImageError::Read { path: path.to_owned(), source };
+    let folder = path.canonicalize().map_err(failed)?;
+    let metadata = folder.metadata().map_err(failed)?;
+    if !metadata.is_dir() {
+        return Err(ImageError::NotADirectory { path: path.to_owned() });
+    }
+    Ok(ResolvedImage {
+        id: format!("dir:{}:{}:{}", metadata.dev(), metadata.ino(), folder.display()),
+        config: default_config(),
+        layers: vec![LayerSource::Directory(folder)],
+        binds: Vec::new(),
+    })
+}
+
+/// What images without a configuration run, and with what.
+fn default_config() -> ImageConfig {
+    ImageConfig {
+        env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
+        cmd: vec!["/bin/sh".to_owned()],
+        working_dir: "/".to_owned(),
+        ..ImageConfig::default()
+    }
+}

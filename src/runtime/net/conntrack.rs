@@ -1,0 +1,173 @@
+//! Flows that the connection tracker remembers. A translation is chosen with the first packet of a flow and kept as long
+//! as packets come; a UDP client that never falls silent would thus go on sending to where a port led before.
+//!
+//! TCP connections are left alone: they end by themselves, and until then belong to whom they were opened with.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::nat::{NatPortMapping, NatProtocol};
+use super::netlink::{Batch, Family, NLM_F_ACK, NetlinkError, Request, Socket, attribute};
+
+use super::links::list_links;
+
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_*`.
+const CT_GET: u16 = 1 << 8 | 1;
+const CT_DELETE: u16 = 1 << 8 | 2;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
+const AF_INET: u8 = 2;
+
+/// Forgets the UDP flows that were addressed to these published ports: those that lead to a mapping's target, and those
+/// that were begun before the port was published and reached the host itself. The next packet of each is looked up anew.
+///
+/// To be called after the table was changed, with the mappings that came, went or changed. Returns how many flows were
+/// forgotten. Mappings of other protocols are passed over.
+pub fn forget_udp_flows(mappings: &[NatPortMapping]) -> Result<usize, NetlinkError> {
+    let mappings: Vec<_> = mappings.iter().filter(|mapping| mapping.protocol == NatProtocol::Udp).collect();
+    if mappings.is_empty() {
+        return Ok(0);
+    }
+    let own = own_addresses()?;
+    let socket = Socket::open(Family::Netfilter)?;
+    let request = Request { kind: CT_GET, flags: 0, what: "list the tracked flows" };
+    let doomed: Vec<Flow> = socket.dump(&request, push_head, |flows: &mut Vec<_>, payload| {
+        let flow = read_flow(payload);
+        flows.extend(flow.filter(|flow| mappings.iter().any(|mapping| flow.concerns(mapping, &own))));
+    })?;
+    let mut forgotten = 0;
+    for flow in &doomed {
+        let mut batch = Batch::new();
+        batch.push(&Request { kind: CT_DELETE, flags: NLM_F_ACK, what: "forget a flow" }, |bytes| {
+            push_head(bytes);
+            bytes.extend(&flow.identity);
+        });
+        match socket.transact(&batch) {
+            Ok(()) => forgotten += 1,
+            // It ended by itself meanwhile.
+            Err(error) if error.errno() == Some(nix::errno::Errno::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(forgotten)
+}
+
+fn own_addresses() -> Result<Vec<Ipv4Addr>, NetlinkError> {
+    let links = list_links(&Socket::open(Family::Route)?)?;
+    let addresses = links.iter().flat_map(|link| &link.addresses).filter_map(|net| match net.addr() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    Ok(addresses.collect())
+}
+
+/// `struct nfgenmsg`.
+fn push_head(bytes: &mut Vec<u8>) {
+    bytes.extend([AF_INET, 0, 0, 0]);
+}
+
+/// A tracked UDP flow.
+#[derive(Debug, PartialEq, Eq)]
+struct Flow {
+    /// Where the first packet was sent to.
+    sent_to: (Ipv4Addr, u16),
+    /// Who answers: the same, unless the destination was translated.
+    answered_by: (Ipv4Addr, u16),
+    /// The attributes by which the kernel finds it again, as it gave them.
+    identity: Vec<u8>,
+}
+
+impl Flow {
+    fn concerns(&self, mapping: &NatPortMapping, own: &[Ipv4Addr]) -> bool {
+        let address = mapping.bind.address();
+        let sent_here = self.sent_to.1 == mapping.host_port && address.is_none_or(|address| address == self.sent_to.0);
+        let untranslated = self.answered_by == self.sent_to && own.contains(&self.sent_to.0);
+        sent_here && (self.answered_by == mapping.target || untranslated)
+    }
+}
+
+fn read_flow(payload: &[u8]) -> Option<Flow> {
+    const HEAD_BYTES: usize = 4;
+    let rest = payload.get(HEAD_BYTES..)?;
+    let original = attribute(rest, CTA_TUPLE_ORIG)?;
+    let (_, sent_to) = read_tuple(original)?;
+    let (answered_by, _) = read_tuple(attribute(rest, CTA_TUPLE_REPLY)?)?;
+    let mut identity = Vec::new();
+    for (kind, nested) in [(CTA_TUPLE_ORIG, Nested::Yes), (CTA_ID, Nested::No), (CTA_ZONE, Nested::No)] {
+        if let Some(value) = attribute(rest, kind) {
+            push_attribute(&mut identity, kind, nested, value);
+        }
+    }
+    Some(Flow { sent_to, answered_by, identity })
+}
+
+enum Nested {
+    Yes,
+    No,
+}
+
+fn push_attribute(bytes: &mut Vec<u8>, kind: u16, nested: Nested, value: &[u8]) {
+    const NLA_F_NESTED: u16 = 0x8000;
+    let flag = if matches!(nested, Nested::Yes) { NLA_F_NESTED } else { 0 };
+    bytes.extend((value.len() as u16 + 4).to_ne_bytes());
+    bytes.extend((kind | flag).to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
+/// One end of a flow.
+type End = (Ipv4Addr, u16);
+
+/// Source and destination of a tuple, if it is UDP over IPv4.
+fn read_tuple(tuple: &[u8]) -> Option<(End, End)> {
+    const CTA_TUPLE_IP: u16 = 1;
+    const CTA_TUPLE_PROTO: u16 = 2;
+    const CTA_PROTO_NUM: u16 = 1;
+    /// Source is 1 and destination 2 among the addresses, 2 and 3 among the ports.
+    const ENDS: [(u16, u16); 2] = [(1, 2), (2, 3)];
+    let addresses = attribute(tuple, CTA_TUPLE_IP)?;
+    let protocol = attribute(tuple, CTA_TUPLE_PROTO)?;
+    if attribute(protocol, CTA_PROTO_NUM)? != [NatProtocol::Udp.number()] {
+        return None;
+    }
+    let end = |(address, port): (u16, u16)| {
+        let address = <[u8; 4]>::try_from(attribute(addresses, address)?).ok()?;
+        let port = <[u8; 2]>::try_from(attribute(protocol, port)?).ok()?;
+        Some((Ipv4Addr::from(address), u16::from_be_bytes(port)))
+    };
+    Some((end(ENDS[0])?, end(ENDS[1])?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::nat::NatBind;
+    use super::*;
+
+    const TARGET: End = (Ipv4Addr::new(10, 70, 0, 2), 53);
+    const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+    fn check(bind: NatBind, sent_to: End, answered_by: End) -> bool {
+        let mapping = NatPortMapping { bind, host_port: 5353, protocol: NatProtocol::Udp, target: TARGET };
+        Flow { sent_to, answered_by, identity: Vec::new() }.concerns(&mapping, &[HOST])
+    }
+
+    #[test]
+    fn a_flow_to_the_target_is_concerned() {
+        assert!(check(NatBind::Public, (HOST, 5353), TARGET));
+        assert!(check(NatBind::Address(HOST), (HOST, 5353), TARGET));
+        assert!(!check(NatBind::Loopback, (HOST, 5353), TARGET), "another address of the host");
+        assert!(!check(NatBind::Public, (HOST, 5354), TARGET), "another port");
+    }
+
+    #[test]
+    fn a_flow_from_before_the_port_was_published_is_concerned() {
+        assert!(check(NatBind::Public, (HOST, 5353), (HOST, 5353)));
+    }
+
+    #[test]
+    fn a_flow_on_its_way_through_the_host_is_not() {
+        let elsewhere = (Ipv4Addr::new(8, 8, 8, 8), 5353);
+        assert!(!check(NatBind::Public, elsewhere, elsewhere));
+    }
+}

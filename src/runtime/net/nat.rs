@@ -1,0 +1,429 @@
+//! Which port of the host leads to which port of a container, and what may reach a bridge at all: a pure table, and the
+//! nftables objects that carry it out.
+//!
+//! A published port is an element of a map, never a rule of its own: lookups take the same time for one port as for a
+//! thousand, and moving a port is the change of one element. The number of rules depends on the bridges only.
+//!
+//! | chain | holds |
+//! |---|---|
+//! | `guard` | drops what comes from outside and claims to go to, or to come from, 127.0.0.0/8 |
+//! | `input` | drops what comes by another way to a bridge's gateway address |
+//! | `forward` | lets answers, published ports and neighbours on one bridge pass, and drops all else that goes to a bridge |
+//! | `prerouting` | translates published ports for what comes from outside and from containers; never those of loopback |
+//! | `output` | the same for the host itself, with those of loopback |
+//! | `postrouting` | masquerades what leaves a bridge's subnet, what the host sends from loopback, and hairpins |
+//!
+//! What is left alone: containers may reach services of the host on the host's own addresses, and an `accept` here does
+//! not overrule a `drop` in another table.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::nft::{
+    BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Register, Rule, Ruleset, Set,
+};
+
+/// What one owner publishes, and the bridges that it is published from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NatTable {
+    pub bridges: Vec<NatBridge>,
+    pub mappings: Vec<NatPortMapping>,
+}
+
+/// A bridge whose containers reach out through masquerade and are reached through published ports only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatBridge {
+    /// What people call it; it stands in the names of its rules.
+    pub name: String,
+    /// The interface's name.
+    pub ifname: String,
+    pub subnet: Ipv4Net,
+    /// The host's own address on it.
+    pub gateway: Ipv4Addr,
+}
+
+/// One published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NatPortMapping {
+    pub bind: NatBind,
+    pub host_port: u16,
+    pub protocol: NatProtocol,
+    /// The container's address and port.
+    pub target: (Ipv4Addr, u16),
+}
+
+/// From where a published port is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NatBind {
+    /// 127.0.0.1: the host itself and nobody else.
+    Loopback,
+    /// One address of the host; within 127.0.0.0/8 the host itself and nobody else.
+    Address(Ipv4Addr),
+    /// Every address of the host, those it gets later included.
+    Public,
+}
+
+/// A transport protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NatProtocol {
+    Tcp,
+    Udp,
+}
+
+impl NatProtocol {
+    /// The number in the IP header (`IPPROTO_*`).
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+/// The map of ports that are bound to an address outside of 127.0.0.0/8.
+pub const ADDRESS_PORTS: &str = "address_ports";
+/// The map of ports that are bound to an address within 127.0.0.0/8.
+pub const LOOPBACK_PORTS: &str = "loopback_ports";
+/// The map of ports that are published on all addresses.
+pub const PUBLIC_PORTS: &str = "public_ports";
+const BRIDGES: &str = "bridges";
+const SAME_BRIDGE: &str = "same_bridge";
+const GATEWAYS: &str = "gateways";
+const OWN_GATEWAY: &str = "own_gateway";
+
+impl NatPortMapping {
+    /// The map that holds this port, its key and its value there.
+    pub fn element(&self) -> (&'static str, Vec<u8>, Vec<u8>) {
+        let mut value = self.target.0.octets().to_vec();
+        value.extend(padded_port(self.target.1));
+        let mut key = Vec::with_capacity(12);
+        let map = match self.bind.address() {
+            None => PUBLIC_PORTS,
+            Some(address) => {
+                key.extend(address.octets());
+                if address.is_loopback() { LOOPBACK_PORTS } else { ADDRESS_PORTS }
+            }
+        };
+        key.extend([self.protocol.number(), 0, 0, 0]);
+        key.extend(padded_port(self.host_port));
+        (map, key, value)
+    }
+}
+
+impl NatBind {
+    /// The address; none for all of them.
+    pub fn address(self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Loopback => Some(Ipv4Addr::LOCALHOST),
+            Self::Address(address) => Some(address),
+            Self::Public => None,
+        }
+    }
+}
+
+/// A port in a register of its own.
+fn padded_port(port: u16) -> [u8; 4] {
+    let [high, low] = port.to_be_bytes();
+    [high, low, 0, 0]
+}
+
+impl NatTable {
+    /// The nftables objects that carry the table out.
+    pub fn ruleset(&self) -> Ruleset {
+        let mut rules = guard_rules();
+        rules.extend(forward_rules());
+        rules.extend(port_rules());
+        rules.push(loopback_masquerade());
+        for bridge in &self.bridges {
+            rules.push(bridge_masquerade(bridge));
+            rules.push(bridge_hairpin(bridge));
+        }
+        Ruleset { chains: chains(), sets: self.sets(), rules }
+    }
+
+    fn sets(&self) -> Vec<Set> {
+        use FieldType::{InterfaceName, Ipv4Address, Port, Protocol};
+        let target = FieldTypes::of(&[Ipv4Address, Port]);
+        let by_address = FieldTypes::of(&[Ipv4Address, Protocol, Port]);
+        let map = |name: &str, key| Set {
+            name: name.to_owned(),
+            key,
+            value: Some(target),
+            flags: 0,
+            elements: self.ports(name),
+        };
+        let set = |name: &str, fields: &[FieldType], element: fn(&NatBridge) -> Vec<u8>| Set {
+            name: name.to_owned(),
+            key: FieldTypes::of(fields),
+            value: None,
+            flags: 0,
+            elements: self.bridges.iter().map(|bridge| (element(bridge), Vec::new())).collect(),
+        };
+        vec![
+            map(ADDRESS_PORTS, by_address),
+            map(LOOPBACK_PORTS, by_address),
+            map(PUBLIC_PORTS, FieldTypes::of(&[Protocol, Port])),
+            set(BRIDGES, &[InterfaceName], |bridge| interface_bytes(&bridge.ifname).to_vec()),
+            set(SAME_BRIDGE, &[InterfaceName, InterfaceName], |bridge| [interface_bytes(&bridge.ifname); 2].concat()),
+            set(GATEWAYS, &[Ipv4Address], |bridge| bridge.gateway.octets().to_vec()),
+            set(OWN_GATEWAY, &[InterfaceName, Ipv4Address], |bridge| {
+                [&interface_bytes(&bridge.ifname)[..], &bridge.gateway.octets()].concat()
+            }),
+        ]
+    }
+
+    fn ports(&self, map: &str) -> std::collections::BTreeMap<Vec<u8>, Vec<u8>> {
+        let elements = self.mappings.iter().map(NatPortMapping::element);
+        elements.filter(|(name, ..)| *name == map).map(|(_, key, value)| (key, value)).collect()
+    }
+}
+
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+/// `NFT_CMP_EQ`, `NFT_CMP_NEQ`.
+const EQUAL: u32 = 0;
+const UNEQUAL: u32 = 1;
+/// `NFPROTO_IPV4`.
+const IPV4: u8 = 2;
+/// The loopback link has this index in every network namespace.
+const LOOPBACK_INDEX: u32 = 1;
+/// The conntrack states established and related, as `NFT_CT_STATE` shows them.
+const ANSWERING: u32 = 0b110;
+/// `IPS_DST_NAT`.
+const DESTINATION_TRANSLATED: u32 = 1 << 5;
+/// The first register, and the second and fifth four bytes of the register file.
+const FIRST: Register = 1;
+const SECOND_WORD: Register = 9;
+const THIRD_WORD: Register = 10;
+const SECOND: Register = 2;
+
+const GUARD: &str = "guard";
+const INPUT: &str = "input";
+const FORWARD: &str = "forward";
+const PREROUTING: &str = "prerouting";
+const OUTPUT: &str = "output";
+const POSTROUTING: &str = "postrouting";
+
+fn chains() -> Vec<Chain> {
+    let chain = |name: &str, kind: &str, hook, priority| Chain {
+        name: name.to_owned(),
+        base: Some(BaseChain { kind: kind.to_owned(), hook, priority, policy: Policy::Accept }),
+    };
+    // The priorities that the `nft` program calls raw, filter, dstnat and srcnat.
+    vec![
+        chain(GUARD, "filter", Hook::Prerouting, -300),
+        chain(INPUT, "filter", Hook::Input, 0),
+        chain(FORWARD, "filter", Hook::Forward, 0),
+        chain(PREROUTING, "nat", Hook::Prerouting, -100),
+        chain(OUTPUT, "nat", Hook::Output, -100),
+        chain(POSTROUTING, "nat", Hook::Postrouting, 100),
+    ]
+}
+
+/// Publishing on loopback needs `route_localnet` on the bridge, which takes away the kernel's own refusal of packets
+/// that carry loopback addresses on a wire: this refusal takes its place, on every link. It comes before connection
+/// tracking, so answers that are about to be translated back to 127.0.0.1 do not have that address yet.
+fn guard_rules() -> Vec<Rule> {
+    let guard = |name: &str, offset| {
+        let mut rule = vec![meta(MetaKey::InterfaceIndex), compare(UNEQUAL, &LOOPBACK_INDEX.to_ne_bytes())];
+        rule.extend(is_ipv4());
+        // The first byte says it all: a /8.
+        rule.extend([
+            payload(Field { base: NETWORK_HEADER, offset, length: 1 }, FIRST),
+            compare(EQUAL, &[127]),
+            verdict(NF_DROP),
+        ]);
+        named(GUARD, name, rule)
+    };
+    let mut gateway = vec![ct(CT_STATE), mask(&ANSWERING.to_ne_bytes()), compare(EQUAL, &[0; 4])];
+    gateway.extend([meta(MetaKey::InterfaceIndex), compare(UNEQUAL, &LOOPBACK_INDEX.to_ne_bytes())]);
+    gateway.extend(is_ipv4());
+    gateway.extend([payload(DESTINATION_ADDRESS, FIRST), in_set(GATEWAYS, Inverted::No)]);
+    gateway.extend([
+        meta(MetaKey::InterfaceName),
+        payload(DESTINATION_ADDRESS, SECOND),
+        in_set(OWN_GATEWAY, Inverted::Yes),
+    ]);
+    gateway.push(verdict(NF_DROP));
+    vec![
+        guard("loopback guard: destination", DESTINATION_ADDRESS.offset),
+        guard("loopback guard: source", SOURCE_ADDRESS.offset),
+        named(INPUT, "gateway guard", gateway),
+    ]
+}
+
+fn forward_rules() -> Vec<Rule> {
+    let flag = |key, bits: u32| vec![ct(key), mask(&bits.to_ne_bytes()), compare(UNEQUAL, &[0; 4]), verdict(NF_ACCEPT)];
+    let same_bridge = vec![
+        meta(MetaKey::InterfaceName),
+        Expression::Meta { key: MetaKey::OutInterfaceName as u32, into: SECOND },
+        in_set(SAME_BRIDGE, Inverted::No),
+        verdict(NF_ACCEPT),
+    ];
+    let unpublished = vec![meta(MetaKey::OutInterfaceName), in_set(BRIDGES, Inverted::No), verdict(NF_DROP)];
+    vec![
+        named(FORWARD, "answers pass", flag(CT_STATE, ANSWERING)),
+        named(FORWARD, "published ports pass", flag(CT_STATUS, DESTINATION_TRANSLATED)),
+        named(FORWARD, "neighbours on one bridge pass", same_bridge),
+        named(FORWARD, "nothing else enters a bridge", unpublished),
+    ]
+}
+
+fn port_rules() -> Vec<Rule> {
+    let rule = |chain: &str, map: &str| {
+        let mut expressions = is_ipv4().to_vec();
+        let mut registers = [FIRST, SECOND_WORD, THIRD_WORD].into_iter();
+        let mut next = || registers.next().unwrap_or(THIRD_WORD);
+        // An address in 127.0.0.0/8 is always the host's own. Of others only those that are: a packet on its way through
+        // the host to someone else is not ours to lead astray.
+        if map != LOOPBACK_PORTS {
+            expressions.extend([
+                Expression::Fib { result: FIB_ADDRESS_TYPE, flags: FIB_DESTINATION, into: FIRST },
+                compare(EQUAL, &RTN_LOCAL.to_ne_bytes()),
+            ]);
+        }
+        if map != PUBLIC_PORTS {
+            expressions.push(payload(DESTINATION_ADDRESS, next()));
+        }
+        expressions.push(Expression::Meta { key: MetaKey::TransportProtocol as u32, into: next() });
+        expressions.push(payload(DESTINATION_PORT, next()));
+        expressions.push(Expression::Lookup {
+            set: map.to_owned(),
+            key: FIRST,
+            into: Some(FIRST),
+            inverted: Inverted::No,
+        });
+        expressions.push(Expression::Nat {
+            kind: NAT_DESTINATION,
+            family: IPV4.into(),
+            address: FIRST,
+            port: SECOND_WORD,
+            flags: 0,
+        });
+        named(chain, &format!("ports in {map}"), expressions)
+    };
+    vec![
+        rule(PREROUTING, ADDRESS_PORTS),
+        rule(PREROUTING, PUBLIC_PORTS),
+        rule(OUTPUT, LOOPBACK_PORTS),
+        rule(OUTPUT, ADDRESS_PORTS),
+        rule(OUTPUT, PUBLIC_PORTS),
+    ]
+}
+
+fn loopback_masquerade() -> Rule {
+    let mut rule = is_ipv4().to_vec();
+    rule.extend([payload(Field { length: 1, ..SOURCE_ADDRESS }, FIRST), compare(EQUAL, &[127])]);
+    rule.extend([meta(MetaKey::OutInterfaceName), in_set(BRIDGES, Inverted::No), masquerade()]);
+    named(POSTROUTING, "masquerade of loopback", rule)
+}
+
+fn bridge_masquerade(bridge: &NatBridge) -> Rule {
+    let mut rule = is_ipv4().to_vec();
+    rule.extend(in_subnet(SOURCE_ADDRESS, bridge.subnet));
+    rule.extend([meta(MetaKey::OutInterfaceName), compare(UNEQUAL, &interface_bytes(&bridge.ifname))]);
+    // The host speaking to itself from its gateway address leaves nothing.
+    rule.extend([meta(MetaKey::OutInterfaceIndex), compare(UNEQUAL, &LOOPBACK_INDEX.to_ne_bytes())]);
+    rule.push(masquerade());
+    named(POSTROUTING, &format!("masquerade of bridge {}", bridge.name), rule)
+}
+
+/// A container that asks for a published port of a neighbour, or of its own, must get the answer by the host, which
+/// translates it back; were the source kept, the neighbour would answer directly.
+fn bridge_hairpin(bridge: &NatBridge) -> Rule {
+    let mut rule = is_ipv4().to_vec();
+    rule.extend([ct(CT_STATUS), mask(&DESTINATION_TRANSLATED.to_ne_bytes()), compare(UNEQUAL, &[0; 4])]);
+    rule.extend(in_subnet(SOURCE_ADDRESS, bridge.subnet));
+    rule.extend(in_subnet(DESTINATION_ADDRESS, bridge.subnet));
+    rule.extend([meta(MetaKey::OutInterfaceName), compare(EQUAL, &interface_bytes(&bridge.ifname)), masquerade()]);
+    named(POSTROUTING, &format!("hairpin of bridge {}", bridge.name), rule)
+}
+
+/// What the kernel knows of a packet besides its bytes (`NFT_META_*`).
+#[derive(Clone, Copy)]
+enum MetaKey {
+    InterfaceIndex = 4,
+    OutInterfaceIndex = 5,
+    InterfaceName = 6,
+    OutInterfaceName = 7,
+    NetworkProtocol = 15,
+    TransportProtocol = 16,
+}
+
+/// A run of bytes in one of a packet's headers.
+#[derive(Clone, Copy)]
+struct Field {
+    base: u32,
+    offset: u32,
+    length: u32,
+}
+
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+const SOURCE_ADDRESS: Field = Field { base: NETWORK_HEADER, offset: 12, length: 4 };
+const DESTINATION_ADDRESS: Field = Field { base: NETWORK_HEADER, offset: 16, length: 4 };
+/// At the same place in TCP and UDP.
+const DESTINATION_PORT: Field = Field { base: TRANSPORT_HEADER, offset: 2, length: 2 };
+/// `NFT_CT_STATE`, `NFT_CT_STATUS`.
+const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`, `RTN_LOCAL`.
+const FIB_ADDRESS_TYPE: u32 = 2;
+const FIB_DESTINATION: u32 = 2;
+const RTN_LOCAL: u32 = 2;
+/// `NFT_NAT_DNAT`.
+const NAT_DESTINATION: u32 = 1;
+
+fn named(chain: &str, name: &str, expressions: Vec<Expression>) -> Rule {
+    Rule { chain: chain.to_owned(), name: name.to_owned(), expressions }
+}
+
+fn meta(key: MetaKey) -> Expression {
+    Expression::Meta { key: key as u32, into: FIRST }
+}
+
+fn ct(key: u32) -> Expression {
+    Expression::Ct { key, into: FIRST }
+}
+
+fn payload(field: Field, into: Register) -> Expression {
+    Expression::Payload { base: field.base, offset: field.offset, length: field.length, into }
+}
+
+fn compare(operation: u32, value: &[u8]) -> Expression {
+    Expression::Compare { operation, register: FIRST, value: value.to_vec() }
+}
+
+fn mask(mask: &[u8]) -> Expression {
+    Expression::Bitwise { from: FIRST, into: FIRST, mask: mask.to_vec(), xor: vec![0; mask.len()] }
+}
+
+fn in_set(set: &str, inverted: Inverted) -> Expression {
+    Expression::Lookup { set: set.to_owned(), key: FIRST, into: None, inverted }
+}
+
+fn verdict(code: u32) -> Expression {
+    Expression::Verdict { code, chain: None }
+}
+
+fn masquerade() -> Expression {
+    Expression::Masquerade { attributes: Vec::new() }
+}
+
+/// In a table of family `inet` the headers of both protocols pass; an offset means nothing before this.
+fn is_ipv4() -> [Expression; 2] {
+    [meta(MetaKey::NetworkProtocol), compare(EQUAL, &[IPV4])]
+}
+
+fn in_subnet(field: Field, subnet: Ipv4Net) -> [Expression; 3] {
+    [payload(field, FIRST), mask(&subnet.netmask().octets()), compare(EQUAL, &subnet.network().octets())]
+}
+
+/// An interface's name as it stands in a register; a longer one is cut, as no interface can have it.
+fn interface_bytes(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let length = name.len().min(bytes.len() - 1);
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    bytes
+}
