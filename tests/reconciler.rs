@@ -209,9 +209,10 @@ impl Host for FakeHost {
             }
             Action::RemoveBranch { name } => {
                 let inside = format!("{name}.branch/");
-                let full = world.containers.values().any(|c| {
-                    c.stored.as_ref().is_some_and(|stored| stored.spec.cgroup.starts_with(&inside))
-                });
+                let full = world
+                    .containers
+                    .values()
+                    .any(|c| c.stored.as_ref().is_some_and(|stored| stored.spec.cgroup.starts_with(&inside)));
                 assert!(!full, "a branch goes after what is in it");
                 world.cgroups.remove(name);
             }
@@ -316,21 +317,19 @@ struct ContainerDraft {
 fn draft() -> impl Strategy<Value = Draft> {
     let bridges = proptest::collection::btree_map("[xyz]", 0u8..3, 0..3);
     let branches = proptest::collection::btree_map("[pq]", 0u8..3, 0..3);
-    let container = (
-        (0usize..5, proptest::collection::vec(any::<bool>(), 3), proptest::option::of(any::<bool>()), any::<bool>()),
-        (0u8..3, 0u8..3, 1u8..4, any::<bool>(), proptest::collection::vec(any::<bool>(), 5)),
-    )
-        .prop_map(|((name, bridges, branch, volume), (env, memory, replicas, port, after))| ContainerDraft {
-            name,
-            bridges,
-            branch,
-            volume,
-            env,
-            memory,
-            replicas,
-            port,
-            after,
-        });
+    let container =
+        (
+            (
+                0usize..5,
+                proptest::collection::vec(any::<bool>(), 3),
+                proptest::option::of(any::<bool>()),
+                any::<bool>(),
+            ),
+            (0u8..3, 0u8..3, 1u8..4, any::<bool>(), proptest::collection::vec(any::<bool>(), 5)),
+        )
+            .prop_map(|((name, bridges, branch, volume), (env, memory, replicas, port, after))| {
+                ContainerDraft { name, bridges, branch, volume, env, memory, replicas, port, after }
+            });
     (bridges, branches, proptest::collection::vec(container, 1..5)).prop_map(|(bridges, branches, containers)| Draft {
         bridges,
         branches,

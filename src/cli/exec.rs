@@ -29,8 +29,7 @@ pub fn run(global: &Global, args: &ExecArgs) -> ExitCode {
 
 fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, ExitCode> {
     let stack = load(&file_path(None, &args.file)).map_err(ExitCode::from)?;
-    let known: Vec<String> =
-        stack.containers.iter().flat_map(|(name, container)| instances(name, container)).collect();
+    let known: Vec<String> = stack.containers.iter().flat_map(|(name, container)| instances(name, container)).collect();
     let instance = known.iter().find(|instance| **instance == args.container).ok_or_else(|| {
         let hint = format!("{} has {}", stack.name, known.join(", "));
         failed(&format!("there is no container `{}`", args.container), &[&hint]);

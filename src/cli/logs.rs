@@ -1,6 +1,7 @@
 //! `stack logs`: what containers wrote, and what they go on to write.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,8 +27,7 @@ struct Source {
 
 fn logs(global: &Global, args: &LogsArgs) -> Result<(), Exit> {
     let stack = load(&file_path(None, &FileArg { file: args.file.clone() }))?;
-    let known: Vec<String> =
-        stack.containers.iter().flat_map(|(name, container)| instances(name, container)).collect();
+    let known: Vec<String> = stack.containers.iter().flat_map(|(name, container)| instances(name, container)).collect();
     let wanted = chosen(&known, &args.names, &stack.name)?;
     let width = wanted.iter().map(String::len).max().unwrap_or(0);
     let folder = global.data_dir.join("logs").join(stack.name.as_str());
@@ -38,7 +38,7 @@ fn logs(global: &Global, args: &LogsArgs) -> Result<(), Exit> {
         let folder = folder.join(&instance);
         if args.follow {
             // Before the first read, so that nothing written in between goes unnoticed.
-            watches.push(LogWatch::new(&folder).map_err(|error| failed(&error.to_string(), &[]))?);
+            watches.push(LogWatch::open(&folder).map_err(|error| failed(&error.to_string(), &[]))?);
         }
         let reader = LogReader::open(&folder, from).map_err(|error| failed(&error.to_string(), &[]))?;
         sources.push(Source { instance, reader });
@@ -51,7 +51,7 @@ fn logs(global: &Global, args: &LogsArgs) -> Result<(), Exit> {
         let mut fds: Vec<PollFd> = watches.iter().map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN)).collect();
         poll(&mut fds, PollTimeout::NONE).map_err(|error| failed(&error.to_string(), &[]))?;
         for watch in &watches {
-            watch.drain();
+            watch.clear();
         }
     }
 }
@@ -143,5 +143,6 @@ fn stream(record: &Record) -> &'static str {
     match record.stream {
         Stream::Stdout => "stdout",
         Stream::Stderr => "stderr",
+        Stream::Stack => "stack",
     }
 }

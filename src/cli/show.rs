@@ -18,7 +18,8 @@ pub enum Tense {
 pub fn plan(plan: &Plan, file: &str, tense: Tense) -> String {
     let mut out = format!("{} {}   {}\n", paint(BOLD, "stack"), paint(BOLD, &plan.stack), paint(DIM, file));
     if plan.is_empty() {
-        let _ = writeln!(out, "{}", paint(GOOD, format!("in sync: {} resources are as they should be", plan.unchanged)));
+        let _ =
+            writeln!(out, "{}", paint(GOOD, format!("in sync: {} resources are as they should be", plan.unchanged)));
         return out;
     }
     out.push('\n');

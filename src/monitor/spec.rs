@@ -45,8 +45,10 @@ pub struct MonitorSpec {
     pub cgroup_procs: Vec<PathBuf>,
     /// `cgroup.procs` of the group that monitors live in; empty: the monitor stays where `up` ran.
     pub monitor_cgroup_procs: Vec<PathBuf>,
-    /// The file that counts the container's OOM kills: `memory.events` (v2) or `memory.oom_control` (v1).
-    pub oom_events: Option<PathBuf>,
+    /// Where the cgroup hierarchies are mounted, such as `/sys/fs/cgroup`.
+    pub cgroup_root: PathBuf,
+    /// The container's group below it, such as `stack/shop/web-1`: for the count of its OOM kills.
+    pub cgroup: String,
     /// Whether the container has a network namespace of its own (`false`: the host's).
     pub own_netns: bool,
     /// Whether an init of ours is PID 1.
@@ -132,7 +134,8 @@ mod tests {
             rootfs: RootfsSpec::Dir("/srv/root".into()),
             cgroup_procs: vec![],
             monitor_cgroup_procs: vec![],
-            oom_events: None,
+            cgroup_root: "/sys/fs/cgroup".into(),
+            cgroup: "stack/shop/web-1".into(),
             own_netns: true,
             init: true,
             restart: Restart::No,

@@ -148,27 +148,47 @@ impl Status {
 impl ProcessId {
     /// The process that has this pid now. `None`: there is none, or it is a zombie.
     pub fn of(pid: i32) -> Option<Self> {
-        // At most some hundred bytes, made by the kernel.
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        parse_stat(&stat).map(|start| Self { pid, start })
+        let (life, start) = read_stat(pid)?;
+        (life == Life::Alive).then_some(Self { pid, start })
     }
 
     /// Whether this very process lives. A zombie does not: it runs nothing and only waits for its parent.
     pub fn is_alive(&self) -> bool {
-        Self::of(self.pid) == Some(*self)
+        read_stat(self.pid) == Some((Life::Alive, self.start))
+    }
+
+    /// Whether this very process has ended and waits for its parent.
+    pub fn is_zombie(&self) -> bool {
+        read_stat(self.pid) == Some((Life::Zombie, self.start))
     }
 }
 
-/// The start time out of `/proc/<pid>/stat` (proc_pid_stat(5)), unless the process is dead. The second field is the
-/// program's name in parentheses and may itself hold parentheses and spaces, so what follows the last `)` counts.
-fn parse_stat(stat: &str) -> Option<u64> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Alive,
+    Zombie,
+}
+
+/// The start time of a child that was not reaped yet, dead or not.
+pub(super) fn start_of_child(pid: i32) -> Option<u64> {
+    read_stat(pid).map(|(_, start)| start)
+}
+
+fn read_stat(pid: i32) -> Option<(Life, u64)> {
+    // At most some hundred bytes, made by the kernel.
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// State and start time out of `/proc/<pid>/stat` (proc_pid_stat(5)). The second field is the program's name in
+/// parentheses and may itself hold parentheses and spaces, so what follows the last `)` counts.
+fn parse_stat(stat: &str) -> Option<(Life, u64)> {
     let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X" | "x") {
-        return None;
-    }
+    let life = match fields.next()? {
+        "Z" | "X" | "x" => Life::Zombie,
+        _ => Life::Alive,
+    };
     // The state is field 3, the start time field 22.
-    fields.nth(22 - 3 - 1)?.parse().ok()
+    Some((life, fields.nth(22 - 3 - 1)?.parse().ok()?))
 }
 
 /// Cuts a text at [`MAX_TEXT`] bytes, at a character's border.
@@ -202,8 +222,9 @@ mod tests {
     #[test]
     fn the_start_time_is_found_behind_a_name_with_parentheses() {
         let tail = "S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1024 1 18446744073709551615";
-        assert_eq!(parse_stat(&format!("42 (a) b (c)) {tail}")), Some(98765));
-        assert_eq!(parse_stat(&format!("42 (x) {}", tail.replacen('S', "Z", 1))), None);
+        assert_eq!(parse_stat(&format!("42 (a) b (c)) {tail}")), Some((Life::Alive, 98765)));
+        let zombie = format!("42 (x) {}", tail.replacen('S', "Z", 1));
+        assert_eq!(parse_stat(&zombie), Some((Life::Zombie, 98765)));
         assert_eq!(parse_stat("42 (x) S 1"), None);
     }
 
@@ -221,8 +242,10 @@ mod tests {
         while ProcessId::of(pid).is_some() {
             std::thread::yield_now();
         }
-        assert!(Path::new(&format!("/proc/{pid}")).exists(), "not yet reaped");
+        let (_, start) = read_stat(pid).expect("not yet reaped");
+        assert!(ProcessId { pid, start }.is_zombie());
         child.wait().unwrap();
+        assert!(!ProcessId { pid, start }.is_zombie());
     }
 
     #[test]

@@ -9,7 +9,9 @@ use sha2::{Digest, Sha256};
 /// Why there is no address to give.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    #[error("no free subnet is left in {pool} for bridge `{bridge}`: every /{prefix} of it overlaps a route or another stack")]
+    #[error(
+        "no free subnet is left in {pool} for bridge `{bridge}`: every /{prefix} of it overlaps a route or another stack"
+    )]
     NoSubnet { bridge: String, pool: Ipv4Net, prefix: u8 },
     #[error("subnet {subnet} of bridge `{bridge}` has {room} addresses for containers, and {wanted} are needed")]
     SubnetFull { bridge: String, subnet: Ipv4Net, room: usize, wanted: usize },
@@ -56,7 +58,10 @@ pub fn hand_out(
     }
     let gateway = gateway_of(subnet);
     let usable = |address: &Ipv4Addr| {
-        subnet.contains(address) && *address != subnet.network() && *address != subnet.broadcast() && *address != gateway
+        subnet.contains(address)
+            && *address != subnet.network()
+            && *address != subnet.broadcast()
+            && *address != gateway
     };
     let mut given: BTreeMap<String, Ipv4Addr> = BTreeMap::new();
     let mut used = BTreeSet::from([gateway]);
@@ -70,7 +75,11 @@ pub fn hand_out(
     // An address that somebody else still holds is not free, although nobody wanted it kept.
     used.extend(kept.values());
     let mut free = subnet.hosts().filter(|address| !used.contains(address));
-    let mut reused = kept.values().filter(|address| usable(address) && !given.values().any(|a| a == *address)).copied().collect::<Vec<_>>();
+    let mut reused = kept
+        .values()
+        .filter(|address| usable(address) && !given.values().any(|a| a == *address))
+        .copied()
+        .collect::<Vec<_>>();
     for name in wanted {
         if !given.contains_key(name) {
             let address = free.next().or_else(|| reused.pop()).ok_or_else(|| AddressError::SubnetFull {
@@ -142,6 +151,9 @@ mod tests {
     #[test]
     fn a_full_subnet_says_how_much_room_it_has() {
         let error = hand_out("b", net("10.70.0.0/29"), &names(6), &BTreeMap::new()).unwrap_err();
-        assert_eq!(error.to_string(), "subnet 10.70.0.0/29 of bridge `b` has 5 addresses for containers, and 6 are needed");
+        assert_eq!(
+            error.to_string(),
+            "subnet 10.70.0.0/29 of bridge `b` has 5 addresses for containers, and 6 are needed"
+        );
     }
 }

@@ -69,7 +69,9 @@ mod tests {
 
     #[test]
     fn a_stranger_s_text_is_no_label() {
-        for text in ["", "uplink", "v2 shop container/web 0", "v1 shop container 0", "v1 shop ship/web 0", "v1 a b/c d e"] {
+        for text in
+            ["", "uplink", "v2 shop container/web 0", "v1 shop container 0", "v1 shop ship/web 0", "v1 a b/c d e"]
+        {
             assert!(text.parse::<Label>().is_err(), "{text}");
         }
     }

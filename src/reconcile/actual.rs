@@ -129,9 +129,13 @@ pub enum Phase {
     /// Its monitor waits before it starts it again.
     Restarting,
     /// It ended and its monitor let it be. `code` is 128 + the signal's number where a signal ended it.
-    Exited { code: i32 },
+    Exited {
+        code: i32,
+    },
     /// Monitor or container were taken away from outside.
-    Lost { what: &'static str },
+    Lost {
+        what: &'static str,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -131,12 +131,7 @@ async fn run<H: Host>(
     (step.id, begun.elapsed(), result)
 }
 
-fn skip_what_hangs_on_failures(
-    plan: &Plan,
-    states: &mut [State],
-    report: &mut Report,
-    watch: &mut impl FnMut(Event),
-) {
+fn skip_what_hangs_on_failures(plan: &Plan, states: &mut [State], report: &mut Report, watch: &mut impl FnMut(Event)) {
     // Steps stand in an order in which they can be done: one pass reaches everything downstream.
     for step in &plan.steps {
         if states[step.id] != State::Waiting {

@@ -8,6 +8,7 @@ mod host;
 mod road;
 mod step;
 
+pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
 pub use actual::{
     Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, Change, HealthState, KernelLimits,
     Phase, RunFacts, StoredContainer,
@@ -15,7 +16,6 @@ pub use actual::{
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
-pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
 pub use host::{ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Roots, StackLock};
 pub use road::{Looked, RoadError, Travelled, Wish, look, travel};
 pub use step::{Action, AdjustContainer, Plan, Step, Verb};

@@ -8,7 +8,7 @@ use super::execute::{Event, Report, execute};
 use super::host::{Host, HostError};
 use super::step::Plan;
 use crate::model::{Name, Stack};
-use crate::plan::{Desired, DesireError, desire};
+use crate::plan::{DesireError, Desired, desire};
 
 /// What is wished for.
 pub enum Wish<'a> {

@@ -62,23 +62,48 @@ pub enum Action {
     /// The stack's own cgroup, with the one of its monitors in it.
     CreateRoot,
     RemoveRoot,
-    CreateBranch { name: String, limits: Limits },
-    LimitBranch { name: String, limits: Limits },
-    RemoveBranch { name: String },
-    CreateVolume { name: String },
-    RemoveVolume { name: String },
-    UnpackImage { name: String },
-    CreateBridge { name: String, bridge: DesiredBridge },
+    CreateBranch {
+        name: String,
+        limits: Limits,
+    },
+    LimitBranch {
+        name: String,
+        limits: Limits,
+    },
+    RemoveBranch {
+        name: String,
+    },
+    CreateVolume {
+        name: String,
+    },
+    RemoveVolume {
+        name: String,
+    },
+    UnpackImage {
+        name: String,
+    },
+    CreateBridge {
+        name: String,
+        bridge: DesiredBridge,
+    },
     /// Address, MTU, state, label and local routes are set to what they should be.
-    AdjustBridge { name: String, bridge: DesiredBridge },
-    RemoveBridge { name: String, ifname: String },
+    AdjustBridge {
+        name: String,
+        bridge: DesiredBridge,
+    },
+    RemoveBridge {
+        name: String,
+        ifname: String,
+    },
     WriteNat(DesiredNat),
     RemoveNat,
     CreateContainer(Box<DesiredContainer>),
     /// What is left of it is taken away, then it is created.
     ReplaceContainer(Box<DesiredContainer>),
     AdjustContainer(Box<AdjustContainer>),
-    RemoveContainer { instance: String },
+    RemoveContainer {
+        instance: String,
+    },
 }
 
 /// Changes of a running container.

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use stack::runtime::container::{ExecProgram, ExecSpec, ProcessSettings, Stdio};
+use stack::runtime::container::{ExecProgram, ExecSpec, ProcessSettings, Rootfs, Stdio};
 use stack::runtime::oci::OciMount;
 
 use super::bundle::{Bundle, Running};
@@ -45,8 +45,8 @@ fn a_proc_that_is_a_link_is_refused() {
 /// CVE-2019-18837, CVE-2024-45310: the target of a mount is a link to the host.
 #[test]
 fn targets_that_are_links_stay_inside() {
-    let outside = tempfile::tempdir().unwrap();
     let mut bundle = Bundle::new("cat /etc/hosts /run/up/resolv.conf");
+    let outside = tempfile::tempdir().unwrap();
     std::fs::write(bundle.path().join("file"), "shown\n").unwrap();
     symlink(outside.path(), bundle.root().join("etc")).unwrap();
     std::fs::create_dir(bundle.root().join("conf")).unwrap();
@@ -81,9 +81,9 @@ fn a_link_into_the_procfs_is_refused() {
 /// CVE-2026-41579, CVE-2026-47766: `/dev` of the image is a link, and things are made and removed where it leads.
 #[test]
 fn a_dev_that_is_a_link_is_not_followed() {
+    let mut bundle = Bundle::new("true");
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("ptmx"), "mine").unwrap();
-    let mut bundle = Bundle::new("true");
     bundle.config.mounts.retain(|mount| !mount.destination.starts_with("/dev"));
     symlink(outside.path(), bundle.root().join("dev")).unwrap();
     let (_, text) = bundle.refused();
@@ -115,6 +115,22 @@ fn no_working_directory_through_a_descriptor() {
             Err(error) => assert_eq!(error.exit_code(), 125),
             // A descriptor of ours that lies inside.
             Ok(running) => assert!(!running.finish().stdout.contains("debian_version")),
+        }
+    }
+}
+
+/// The layers of an image are open while it is set up.
+#[test]
+fn no_working_directory_in_a_layer_of_the_host() {
+    for number in 3..20 {
+        let mut bundle = Bundle::new("ls -d ../upper");
+        let (upper, work) = (bundle.path().join("upper"), bundle.path().join("work"));
+        std::fs::create_dir(&upper).unwrap();
+        std::fs::create_dir(&work).unwrap();
+        bundle.surroundings.rootfs = Rootfs::Overlay { lower: vec![bundle.root()], upper, work };
+        bundle.process().cwd = format!("/proc/self/fd/{number}");
+        if let Ok(running) = Running::start(&bundle) {
+            assert_eq!(running.finish().stdout, "");
         }
     }
 }

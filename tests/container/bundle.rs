@@ -47,7 +47,7 @@ impl Bundle {
     }
 
     pub fn running(args: &[&str]) -> Self {
-        // The whole test program starts anew, once, before any test has done anything.
+        // The whole test program starts anew, once: so a test makes its bundle before anything that it must clean up.
         container::reexec_protected().expect("a protected executable");
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("rootfs");

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use stack::runtime::container::{Rootfs, capability_set, defaults};
+use stack::runtime::container::{Rootfs, SeccompProgram, capability_set, defaults};
 use stack::runtime::oci::{OciMount, OciRlimit};
+use stack::runtime::sys::{SeccompFilterFlags, SockFilter};
 
 use super::bundle::{Bundle, Outcome};
 
@@ -278,4 +279,69 @@ fn the_hosts_cgroups_and_mounts_are_out_of_sight() {
     for mount in mounts.lines().filter(|mount| !mount.is_empty()) {
         assert!(["/", "/proc", "/dev", "/sys"].iter().any(|known| mount.starts_with(known)), "{mount}");
     }
+}
+
+/// `mkdir` fails with the given error; everything else goes through.
+fn no_mkdir(errno: u32) -> SeccompProgram {
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const ERRNO: u32 = 0x0005_0000;
+    let op = |code, jt, k| SockFilter { code, jt, jf: 0, k };
+    #[cfg(target_arch = "x86_64")]
+    let calls = [libc::SYS_mkdir, libc::SYS_mkdirat];
+    #[cfg(not(target_arch = "x86_64"))]
+    let calls = [libc::SYS_mkdirat, libc::SYS_mkdirat];
+    let filter = vec![
+        op(LOAD, 0, 0),
+        op(JUMP_IF_EQUAL, 2, calls[0] as u32),
+        op(JUMP_IF_EQUAL, 1, calls[1] as u32),
+        op(RETURN, 0, ALLOW),
+        op(RETURN, 0, ERRNO | errno),
+    ];
+    SeccompProgram { filter, flags: SeccompFilterFlags::default() }
+}
+
+#[test]
+fn the_filter_holds_for_the_program_and_for_init() {
+    let script = "mkdir /made; grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status; grep Seccomp: /proc/1/status";
+    for no_new_privileges in [true, false] {
+        let mut bundle = Bundle::new(script);
+        bundle.process().no_new_privileges = no_new_privileges;
+        bundle.surroundings.seccomp = Some(no_mkdir(libc::ENOTUNIQ as u32));
+        let expected = format!("NoNewPrivs:\t{}\nSeccomp:\t2\nSeccomp:\t2", u8::from(no_new_privileges));
+        let outcome = check(&bundle, &expected);
+        assert!(outcome.stderr.contains("Name not unique"), "{outcome:?}");
+    }
+}
+
+#[test]
+fn the_oom_score_is_as_configured_and_otherwise_left_alone() {
+    let mut bundle = Bundle::new("cat /proc/self/oom_score_adj");
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    check(&bundle, own.trim());
+    bundle.process().oom_score_adj = Some(321);
+    check(&bundle, "321");
+}
+
+#[test]
+fn cgroups_are_joined_before_they_become_the_root_of_the_view() {
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let anchor = mountinfo
+        .lines()
+        .find(|line| line.contains(" - cgroup2 "))
+        .and_then(|line| line.split(' ').nth(4))
+        .expect("a mount of cgroup v2");
+    let name = format!("stack-test-{}", std::process::id());
+    let group = PathBuf::from(anchor).join(&name);
+    std::fs::create_dir(&group).unwrap();
+    let mut bundle = Bundle::new("echo up; grep ^0: /proc/self/cgroup; sleep 98765");
+    bundle.surroundings.cgroup_procs = vec![group.join("cgroup.procs")];
+    let mut running = super::bundle::Running::start(&bundle).unwrap();
+    assert_eq!((running.line().as_str(), running.line().as_str()), ("up", "0::/"));
+    let of_init = std::fs::read_to_string(format!("/proc/{}/cgroup", running.pid())).unwrap();
+    assert!(of_init.lines().any(|line| line.ends_with(&format!("/{name}"))), "{of_init}");
+    drop(running);
+    std::fs::remove_dir(&group).unwrap();
 }

@@ -27,6 +27,17 @@ pub trait Host: HostFacts {
     fn reached(&self, instance: &str, condition: Condition) -> impl Future<Output = Result<(), HostError>>;
 }
 
+/// Says what was being done when something failed, as in "cannot make bridge `front`".
+pub trait Doing<T> {
+    fn doing<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T, HostError>;
+}
+
+impl<T, E: Into<Box<dyn Error + Send + Sync>>> Doing<T> for Result<T, E> {
+    fn doing<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T, HostError> {
+        self.map_err(|source| HostError::Doing { doing: what().into(), source: source.into() })
+    }
+}
+
 /// What a host could not do, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -40,11 +51,6 @@ pub enum HostError {
 }
 
 impl HostError {
-    /// The error of an attempt at `doing`, as in "cannot make bridge `front`".
-    pub fn doing<E: Into<Box<dyn Error + Send + Sync>>>(doing: impl Into<String>) -> impl FnOnce(E) -> HostError {
-        move |source| HostError::Doing { doing: doing.into(), source: source.into() }
-    }
-
     /// The whole chain of causes in one line.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();

@@ -23,7 +23,9 @@ use super::init::FAILURE;
 use super::op::{SetupOp, Stopped};
 use super::perform::Progress;
 use super::protect;
-use super::spawn::{BEFORE_ALL, SpawnError, give_up, wait_for_exec, words_for};
+use super::spawn::{
+    BEFORE_ALL, START_LIMIT, SpawnError, give_up, kill_and_reap, readable_within, wait, wait_for_exec, words_for,
+};
 use super::stdio::{Stdio, pipe};
 use super::terminal::{Terminal, TerminalError, TerminalSize};
 
@@ -151,27 +153,26 @@ fn start(program: &ExecProgram, container: BorrowedFd<'_>, stdio: &Stdio<'_>) ->
     let (number, number_write) = pipe().map_err(|source| SpawnError::Pipe { source })?;
     let (stopped, stopped_write) = pipe().map_err(|source| SpawnError::Pipe { source })?;
     let cloned = sys::clone_child(NamespaceFlags::default(), None).map_err(|source| SpawnError::Clone { source })?;
-    let Cloned::Parent { pid: helper, .. } = cloned else {
+    let Cloned::Parent { pidfd: helper, .. } = cloned else {
         helper_process(program, container, stdio, Pipes { number: number_write, stopped: stopped_write })
     };
     drop(number_write);
     drop(stopped_write);
-    let mut bytes = [0_u8; 4];
-    let told = loop {
-        match rustix::io::read(&number, &mut bytes) {
-            Err(Errno::INTR) => {}
-            result => break result,
+    let told = match readable_within(number.as_fd(), START_LIMIT) {
+        Ok(true) => read_number(number.as_fd()),
+        Ok(false) => {
+            kill_and_reap(helper.as_fd());
+            return Err(SpawnError::TooSlow);
         }
+        Err(source) => return Err(SpawnError::Pipe { source }),
     };
-    let helper_status = sys::reap_child(helper).map_or(FAILURE, |child| child.status);
-    let pid = match told {
-        Ok(4) => i32::from_le_bytes(bytes),
-        _ => {
-            return match wait_for_exec(stopped.as_fd())? {
-                Some(stop) => Err(words_for(program.op(stop.op), stop)),
-                None => Err(SpawnError::Died { status: helper_status }),
-            };
-        }
+    // It ends right after it told, or instead.
+    let helper_status = wait(helper.as_fd()).unwrap_or(FAILURE);
+    let Some(pid) = told else {
+        return match wait_for_exec(stopped.as_fd())? {
+            Some(stop) => Err(words_for(program.op(stop.op), stop)),
+            None => Err(SpawnError::Died { status: helper_status }),
+        };
     };
     match (wait_for_exec(stopped.as_fd()), descriptor_of(pid)) {
         (Ok(None), Ok(pidfd)) => Ok((pid, pidfd)),
@@ -183,6 +184,18 @@ fn start(program: &ExecProgram, container: BorrowedFd<'_>, stdio: &Stdio<'_>) ->
                 Some(stop) => Err(words_for(program.op(stop.op), stop)),
                 None => Err(SpawnError::Clone { source: pidfd.err().unwrap_or(Errno::SRCH) }),
             }
+        }
+    }
+}
+
+/// `None`: the helper stopped before it had one to tell.
+fn read_number(number: BorrowedFd<'_>) -> Option<i32> {
+    let mut bytes = [0_u8; 4];
+    loop {
+        match rustix::io::read(number, &mut bytes) {
+            Err(Errno::INTR) => {}
+            Ok(4) => return Some(i32::from_le_bytes(bytes)),
+            _ => return None,
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::fmt;
 
+use crate::runtime::seccomp::{self, LinuxSeccomp, SeccompError};
 use crate::runtime::sys::{CapabilityBits, Errno, ExecStrings, MountAttributes, SeccompFilterFlags, SockFilter};
 
 /// One thing that a container's process does before it becomes the program, in order.
@@ -178,6 +179,14 @@ pub struct ResourceLimit {
 pub struct SeccompProgram {
     pub filter: Vec<SockFilter>,
     pub flags: SeccompFilterFlags,
+}
+
+impl SeccompProgram {
+    /// Compiles a configuration's section.
+    pub fn compile(section: &LinuxSeccomp) -> Result<Self, SeccompError> {
+        let filter = seccomp::compile(section)?.filter;
+        Ok(Self { filter: filter.instructions, flags: SeccompFilterFlags(filter.flags.0) })
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

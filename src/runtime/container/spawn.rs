@@ -79,7 +79,7 @@ pub fn create<'a>(program: &'a Program, stdio: &Stdio<'_>) -> Result<Created<'a>
     let (stopped, stopped_write) = pipe().map_err(|source| SpawnError::Pipe { source })?;
     let arguments = arguments_area();
     match sys::clone_child(program.namespaces, None).map_err(|source| SpawnError::Clone { source })? {
-        Cloned::Child => child(program, stdio, &ChildEnds { gate: gate_read, stopped: stopped_write, arguments }),
+        Cloned::Child => child(program, stdio, ChildEnds { gate: gate_read, stopped: stopped_write, arguments }),
         Cloned::Parent { pid, pidfd } => Ok(Created { program, pid, pidfd: Some(pidfd), gate: Some(gate), stopped }),
     }
 }
@@ -118,21 +118,40 @@ impl Drop for Created<'_> {
     fn drop(&mut self) {
         let Some(pidfd) = self.pidfd.take() else { return };
         self.gate = None;
-        let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-        let _ = sys::reap_child(self.pid);
+        kill_and_reap(pidfd.as_fd());
+    }
+}
+
+/// How long a killed process may take to end. One in a frozen cgroup of version 1 does not, until it is thawed.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// End a child. If it does not end in time it stays, for the caller's own end to clean up.
+pub(super) fn kill_and_reap(pidfd: BorrowedFd<'_>) {
+    let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+    if readable_within(pidfd, KILL_LIMIT) == Ok(true) {
+        let _ = wait(pidfd);
+    }
+}
+
+/// Wait until there is something to read, or the end.
+pub(super) fn readable_within(descriptor: BorrowedFd<'_>, limit: Duration) -> Result<bool, Errno> {
+    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
+    loop {
+        match poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&limit)) {
+            Err(Errno::INTR) => {}
+            result => return result.map(|ready| ready > 0),
+        }
     }
 }
 
 /// Wait until the pipe is closed by exec (`None`) or tells where set-up stopped.
 pub(super) fn wait_for_exec(stopped: BorrowedFd<'_>) -> Result<Option<Stopped>, SpawnError> {
-    let limit = Timespec { tv_sec: START_LIMIT.as_secs() as i64, tv_nsec: 0 };
     let mut bytes = [0_u8; Stopped::SIZE];
     loop {
-        match poll(&mut [PollFd::from_borrowed_fd(stopped, PollFlags::IN)], Some(&limit)) {
-            Ok(0) => return Err(SpawnError::TooSlow),
-            Err(Errno::INTR) => continue,
+        match readable_within(stopped, START_LIMIT) {
+            Ok(true) => {}
+            Ok(false) => return Err(SpawnError::TooSlow),
             Err(source) => return Err(SpawnError::Pipe { source }),
-            Ok(_) => {}
         }
         // Less than a page: written and read as a whole.
         match rustix::io::read(stopped, &mut bytes) {
@@ -174,8 +193,8 @@ fn arguments_area() -> Option<ArgumentArea> {
 }
 
 /// The life of the child. System calls only: see `sys::clone_child`.
-fn child(program: &Program, stdio: &Stdio<'_>, ends: &ChildEnds) -> ! {
-    let ChildEnds { gate, stopped, arguments } = ends;
+fn child(program: &Program, stdio: &Stdio<'_>, ends: ChildEnds) -> ! {
+    let ChildEnds { gate, stopped, .. } = &ends;
     let prepared = || -> Result<(), Errno> {
         sys::block_signals(SignalSet::ALL)?;
         sys::default_dispositions()?;
@@ -197,31 +216,39 @@ fn child(program: &Program, stdio: &Stdio<'_>, ends: &ChildEnds) -> ! {
     if parent_is_dead(stopped.as_fd()) {
         sys::exit_now(init::FAILURE);
     }
-    let Some(restrictions) = &program.init else { become_payload(program, &mut progress, stopped) };
+    if program.init.is_none() {
+        become_payload(program, &mut progress, stopped)
+    }
     match sys::clone_child(NamespaceFlags::default(), None) {
         Err(errno) => give_up(stopped, Stopped { op: BEFORE_ALL, fault: errno.into() }),
         Ok(Cloned::Child) => become_payload(program, &mut progress, stopped),
-        Ok(Cloned::Parent { pid, .. }) => {
-            let first = (program.setup.len() + program.payload.len()) as u16;
-            if let Err(stop) = progress.perform(restrictions, first) {
-                give_up(stopped, stop);
-            }
-            if sys::close_all_but([]).is_err() {
-                sys::exit_now(init::FAILURE);
-            }
-            if let Some(area) = arguments {
-                // They speak of the host.
-                sys::replace_arguments(*area, c"init");
-            }
-            sys::exit_now(init::serve(pid))
-        }
+        Ok(Cloned::Parent { pid, .. }) => become_init(program, &mut progress, pid, ends),
     }
 }
 
+/// Nothing of the host stays open, and the filter comes last: it may forbid any of this.
+fn become_init(program: &Program, progress: &mut Progress, payload: i32, ends: ChildEnds) -> ! {
+    let ChildEnds { stopped, arguments, .. } = ends;
+    if let Err(errno) = sys::close_all_but([stopped.as_raw_fd()]) {
+        give_up(&stopped, Stopped { op: BEFORE_ALL, fault: errno.into() });
+    }
+    if let Some(area) = arguments {
+        // They speak of the host.
+        sys::replace_arguments(area, c"init");
+    }
+    let first = (program.setup.len() + program.payload.len()) as u16;
+    if let Err(stop) = progress.perform(program.init.as_deref().unwrap_or_default(), first) {
+        give_up(&stopped, stop);
+    }
+    drop(stopped);
+    sys::exit_now(init::serve(payload))
+}
+
 fn become_payload(program: &Program, progress: &mut Progress, stopped: &OwnedFd) -> ! {
-    let unblocked =
-        sys::block_signals(SignalSet::EMPTY).map_err(|errno| Stopped { op: BEFORE_ALL, fault: errno.into() });
-    let result = unblocked.and_then(|_| progress.perform(&program.payload, program.setup.len() as u16));
+    // What set-up had open (the layers of the host among it) must not be there when the working directory is entered.
+    let ready = sys::close_all_but([0, 1, 2, stopped.as_raw_fd()]).and_then(|()| sys::block_signals(SignalSet::EMPTY));
+    let ready = ready.map_err(|errno| Stopped { op: BEFORE_ALL, fault: errno.into() });
+    let result = ready.and_then(|_| progress.perform(&program.payload, program.setup.len() as u16));
     give_up(stopped, result.err().unwrap_or(Stopped { op: BEFORE_ALL, fault: Errno::INVAL.into() }))
 }
 

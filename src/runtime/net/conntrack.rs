@@ -19,18 +19,14 @@ const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const AF_INET: u8 = 2;
 
-/// Forgets the UDP flows that were addressed to these published ports: those that lead to a mapping's target, and those
-/// that were begun before the port was published and reached the host itself. The next packet of each is looked up anew.
-///
-/// To be called after the table was changed, with the mappings that came, went or changed. Returns how many flows were
-/// forgotten. Mappings of other protocols are passed over.
-pub fn forget_udp_flows(mappings: &[NatPortMapping]) -> Result<usize, NetlinkError> {
+/// Forgets the UDP flows that were addressed to these published ports; see `Nft::forget_udp_flows`. `socket` speaks to
+/// netfilter.
+pub(super) fn forget_udp_flows(socket: &Socket, mappings: &[NatPortMapping]) -> Result<usize, NetlinkError> {
     let mappings: Vec<_> = mappings.iter().filter(|mapping| mapping.protocol == NatProtocol::Udp).collect();
     if mappings.is_empty() {
         return Ok(0);
     }
     let own = own_addresses()?;
-    let socket = Socket::open(Family::Netfilter)?;
     let request = Request { kind: CT_GET, flags: 0, what: "list the tracked flows" };
     let doomed: Vec<Flow> = socket.dump(&request, push_head, |flows: &mut Vec<_>, payload| {
         let flow = read_flow(payload);

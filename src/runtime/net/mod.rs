@@ -16,7 +16,6 @@ mod nft;
 mod route;
 mod sysctl;
 
-pub use conntrack::forget_udp_flows;
 pub use endpoint::{
     DefaultRoute, EndpointConfig, EndpointDifference, EndpointError, ObservedEndpoint, configure_endpoint,
     endpoint_differences, in_netns, loopback_up, observe_endpoint,

@@ -20,6 +20,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::link::BridgeSpec;
 use super::nft::{
     BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Register, Rule, Ruleset, Set,
 };
@@ -41,6 +42,14 @@ pub struct NatBridge {
     pub subnet: Ipv4Net,
     /// The host's own address on it.
     pub gateway: Ipv4Addr,
+}
+
+impl NatBridge {
+    /// The bridge that `spec` declares, under the name that people call it by.
+    pub fn of(name: &str, spec: &BridgeSpec) -> Self {
+        let (subnet, gateway) = (spec.address.trunc(), spec.address.addr());
+        Self { name: name.to_owned(), ifname: spec.name.clone(), subnet, gateway }
+    }
 }
 
 /// One published port.
@@ -369,7 +378,7 @@ const DESTINATION_PORT: Field = Field { base: TRANSPORT_HEADER, offset: 2, lengt
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 /// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`, `RTN_LOCAL`.
-const FIB_ADDRESS_TYPE: u32 = 2;
+const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_DESTINATION: u32 = 2;
 const RTN_LOCAL: u32 = 2;
 /// `NFT_NAT_DNAT`.
@@ -426,4 +435,74 @@ fn interface_bytes(name: &str) -> [u8; 16] {
     let length = name.len().min(bytes.len() - 1);
     bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEB: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 70, 0, 2), 80);
+
+    fn bridge(name: &str) -> NatBridge {
+        NatBridge {
+            name: name.into(),
+            ifname: format!("br-{name}"),
+            subnet: "10.70.0.0/26".parse().unwrap(),
+            gateway: Ipv4Addr::new(10, 70, 0, 1),
+        }
+    }
+
+    fn tcp(bind: NatBind, host_port: u16) -> NatPortMapping {
+        NatPortMapping { bind, host_port, protocol: NatProtocol::Tcp, target: WEB }
+    }
+
+    fn ruleset(mappings: &[NatPortMapping]) -> Ruleset {
+        NatTable { bridges: vec![bridge("front")], mappings: mappings.into() }.ruleset()
+    }
+
+    /// The chains that lead to a map, and what the map says.
+    fn check(mapping: NatPortMapping, chains: &[&str], element: &str) {
+        let ruleset = ruleset(&[mapping]);
+        let filled: Vec<_> =
+            ruleset.sets.iter().filter(|set| set.value.is_some() && !set.elements.is_empty()).collect();
+        let [map] = filled[..] else { panic!("one map holds the port: {filled:?}") };
+        let (key, value) = map.elements.iter().next().unwrap();
+        assert_eq!(format!("{} → {}", map.key.describe(key), map.value.unwrap().describe(value)), element);
+        let looks_up = |rule: &&Rule| {
+            rule.expressions.iter().any(|e| matches!(e, Expression::Lookup { set, .. } if *set == map.name))
+        };
+        let found: Vec<_> = ruleset.rules.iter().filter(looks_up).map(|rule| rule.chain.as_str()).collect();
+        assert_eq!(found, chains);
+    }
+
+    #[test]
+    fn a_loopback_port_is_known_to_the_host_alone() {
+        check(tcp(NatBind::Loopback, 8080), &["output"], "127.0.0.1 tcp 8080 → 10.70.0.2 80");
+        let address = Ipv4Addr::new(127, 3, 2, 1);
+        check(tcp(NatBind::Address(address), 8080), &["output"], "127.3.2.1 tcp 8080 → 10.70.0.2 80");
+    }
+
+    #[test]
+    fn an_open_port_is_known_to_all() {
+        let address = Ipv4Addr::new(192, 0, 2, 1);
+        check(tcp(NatBind::Address(address), 443), &["prerouting", "output"], "192.0.2.1 tcp 443 → 10.70.0.2 80");
+        let udp = NatPortMapping { protocol: NatProtocol::Udp, ..tcp(NatBind::Public, 53) };
+        check(udp, &["prerouting", "output"], "udp 53 → 10.70.0.2 80");
+    }
+
+    #[test]
+    fn ports_are_elements_and_never_rules() {
+        let many: Vec<_> = (1..=1000).map(|port| tcp(NatBind::Public, port)).collect();
+        assert_eq!(ruleset(&many).rules, ruleset(&[]).rules);
+    }
+
+    #[test]
+    fn a_rule_is_named_after_the_bridge_that_people_know() {
+        let names: Vec<_> = ruleset(&[]).rules.into_iter().map(|rule| rule.name).collect();
+        assert!(names.contains(&"masquerade of bridge front".to_owned()), "{names:?}");
+        let mut unique = names.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len() + 2, names.len(), "only the two maps looked up in two chains share a name: {names:?}");
+    }
 }

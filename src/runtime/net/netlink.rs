@@ -7,6 +7,7 @@
 //! What the messages say is left to the callers; this file knows headers, acknowledgements and dumps (netlink(7)).
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
@@ -130,6 +131,8 @@ impl Batch {
 #[derive(Debug)]
 pub(crate) struct Socket {
     descriptor: OwnedFd,
+    /// Held from a question to the end of its answer: two threads must not read each other's.
+    turn: Mutex<()>,
 }
 
 impl Socket {
@@ -146,13 +149,14 @@ impl Socket {
         let _ = setsockopt(&descriptor, RcvBufForce, &SOCKET_BUFFER_BYTES);
         let _ = enable_netlink_option(&descriptor, NetlinkOption::CappedAck);
         let _ = enable_netlink_option(&descriptor, NetlinkOption::ExtendedAck);
-        Ok(Self { descriptor })
+        Ok(Self { descriptor, turn: Mutex::new(()) })
     }
 
     /// Sends `batch` in one piece and reads until its last acknowledgement. The first refusal is the answer; requests
     /// after it were still tried by the kernel, unless the batch is an nftables transaction.
     pub fn transact(&self, batch: &Batch) -> Result<(), NetlinkError> {
         let Some(last) = batch.last_acked() else { return Ok(()) };
+        let _turn = self.turn();
         self.send(&batch.bytes, &batch.what(last))?;
         let mut refusal = None;
         let mut buffer = vec![0; READ_BYTES];
@@ -189,6 +193,7 @@ impl Socket {
         let mut bytes = Vec::with_capacity(128);
         let header = Header { kind: request.kind, flags: request.flags | NLM_F_DUMP, sequence: 1 };
         write_message(&mut bytes, &header, fill);
+        let _turn = self.turn();
         for _ in 0..MAX_DUMP_ATTEMPTS {
             let mut gathered = T::default();
             self.send(&bytes, what)?;
@@ -212,6 +217,7 @@ impl Socket {
         // Without an acknowledgement: the object itself, or the error, is the only answer.
         let header = Header { kind: request.kind, flags: request.flags, sequence: 1 };
         write_message(&mut bytes, &header, fill);
+        let _turn = self.turn();
         self.send(&bytes, what)?;
         let mut buffer = vec![0; READ_BYTES];
         let length = self.receive(&mut buffer, what)?;
@@ -221,6 +227,11 @@ impl Socket {
             return Err(Answer::read(&message).ok_or_else(malformed)?.refusal(what.to_owned()));
         }
         read(message.payload).ok_or_else(malformed)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        // A panic of another thread leaves at worst an answer unread, which shows as one that is malformed.
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read_list(&self, what: &str, mut each: impl FnMut(&[u8])) -> Result<Steady, NetlinkError> {

@@ -89,6 +89,11 @@ impl Sysctls {
         }
     }
 
+    /// Puts every switch on that a bridge of ours needs.
+    pub fn enable_bridge_switches(&self, bridge: &str) -> Result<(), SysctlError> {
+        BridgeSwitch::ALL.into_iter().try_for_each(|switch| self.enable_bridge_switch(bridge, switch))
+    }
+
     fn switch_path(&self, bridge: &str, switch: BridgeSwitch) -> Result<Option<PathBuf>, SysctlError> {
         if bridge.is_empty() || bridge == "." || bridge == ".." || bridge.contains('/') {
             return Err(SysctlError::Name { name: bridge.to_owned() });

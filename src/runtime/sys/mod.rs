@@ -5,6 +5,7 @@
 //! a C library wrapper that does more than the call (glibc's `setuid` family signals every thread, its `fork` runs handlers).
 //! What the calls are used for is left to the rooms that use them.
 
+pub mod async_fd;
 mod creds;
 mod heap;
 mod inherited;

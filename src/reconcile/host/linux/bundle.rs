@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-
 use crate::model::{MountSource, MountUse};
 use crate::monitor::spec::{MonitorSpec, RootfsSpec};
 use crate::plan::{ContainerSpec, DesiredContainer};
 use crate::runtime::container::defaults;
 use crate::runtime::oci::{
-    OciCapabilities, OciConfig, OciLinuxConfig, OciMount, OciNamespace, OciNamespaceKind, OciProcess, OciRlimit,
-    OciRoot, OciUser,
+    OCI_VERSION, OciCapabilities, OciConfig, OciLinuxConfig, OciMount, OciNamespace, OciNamespaceKind, OciProcess,
+    OciRlimit, OciRoot, OciUser,
 };
 use crate::runtime::seccomp::LinuxSeccomp;
 
@@ -64,9 +63,15 @@ pub(super) fn monitor_spec(desired: &DesiredContainer, found: &Found) -> Monitor
 /// The container's part: an OCI configuration.
 pub(super) fn oci_config(desired: &DesiredContainer, found: &Found) -> OciConfig {
     let spec = &desired.spec;
-    let namespaces =
-        [OciNamespaceKind::Pid, OciNamespaceKind::Mount, OciNamespaceKind::Ipc, OciNamespaceKind::Uts, OciNamespaceKind::Cgroup];
+    let namespaces = [
+        OciNamespaceKind::Pid,
+        OciNamespaceKind::Mount,
+        OciNamespaceKind::Ipc,
+        OciNamespaceKind::Uts,
+        OciNamespaceKind::Cgroup,
+    ];
     OciConfig {
+        oci_version: OCI_VERSION.into(),
         root: Some(OciRoot { path: "rootfs".into(), readonly: spec.read_only }),
         process: Some(OciProcess {
             cwd: spec.workdir.clone(),
@@ -104,9 +109,7 @@ pub(super) fn oci_config(desired: &DesiredContainer, found: &Found) -> OciConfig
 
 /// The default set, less what is dropped, with what is added. `ALL` stands for every one of them.
 pub(super) fn capability_names(spec: &ContainerSpec) -> Vec<String> {
-    let dropped = |name: &String| {
-        spec.cap_drop.iter().any(|drop| drop == "ALL" || *name == format!("CAP_{drop}"))
-    };
+    let dropped = |name: &String| spec.cap_drop.iter().any(|drop| drop == "ALL" || *name == format!("CAP_{drop}"));
     let mut names: Vec<String> =
         defaults::CAPABILITIES.iter().map(|name| name.to_string()).filter(|name| !dropped(name)).collect();
     for added in &spec.cap_add {
@@ -152,7 +155,9 @@ fn mounts(spec: &ContainerSpec, found: &Found) -> Vec<OciMount> {
 
 fn chosen_mount(mount: &MountUse) -> OciMount {
     match &mount.source {
-        MountSource::Bind(folder) => bind(folder, &mount.target, &["rbind", access(mount.read_only), "nosuid", "nodev"]),
+        MountSource::Bind(folder) => {
+            bind(folder, &mount.target, &["rbind", access(mount.read_only), "nosuid", "nodev"])
+        }
         MountSource::Tmpfs { size, mode } => OciMount {
             destination: mount.target.clone(),
             kind: Some("tmpfs".into()),

@@ -11,7 +11,7 @@ use super::LinuxHost;
 use crate::model::{IoLimit, Limits};
 use crate::plan::{Kind, Label};
 use crate::reconcile::actual::{ActualCgroup, KernelLimits};
-use crate::reconcile::host::HostError;
+use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::cgroup::{Cgroup, CgroupLimits, CgroupPath, CpuBandwidth, IoDeviceLimit};
 
 /// A branch's directory ends in this, so that a branch and a container may share a name.
@@ -28,7 +28,7 @@ impl LinuxHost {
             "" => format!("{}/{}", self.roots.cgroup, self.stack),
             below => format!("{}/{}/{below}", self.roots.cgroup, self.stack),
         };
-        CgroupPath::new(text).map_err(HostError::doing("name a cgroup"))
+        CgroupPath::new(text).doing(|| "name a cgroup")
     }
 
     pub(super) fn branch_path(&self, name: &str) -> Result<CgroupPath, HostError> {
@@ -43,7 +43,7 @@ impl LinuxHost {
     }
 
     pub(super) fn open_cgroup(&self, path: &CgroupPath) -> Result<Option<Cgroup>, HostError> {
-        Cgroup::open(&self.hierarchies, path).map_err(HostError::doing(format!("open cgroup `{}`", path.as_str())))
+        Cgroup::open(&self.hierarchies, path).doing(|| format!("open cgroup `{}`", path.as_str()))
     }
 
     pub(super) fn create_root_cgroup(&self) -> Result<(), HostError> {
@@ -54,11 +54,11 @@ impl LinuxHost {
 
     /// Takes the stack's own group away, and the one of all stacks where it was the last.
     pub(super) fn remove_root_cgroup(&self) -> Result<(), HostError> {
-        let doing = || HostError::doing("remove the stack's cgroup");
-        self.hierarchies.remove_tree(&self.cgroup_path("")?).map_err(doing())?;
+        let doing = || "remove the stack's cgroup";
+        self.hierarchies.remove_tree(&self.cgroup_path("")?).doing(doing)?;
         let mut parent = self.cgroup_path("")?.parent();
         while let Some(path) = parent {
-            if !self.hierarchies.remove_if_empty(&path).map_err(doing())? {
+            if !self.hierarchies.remove_if_empty(&path).doing(doing)? {
                 break;
             }
             parent = path.parent();
@@ -74,20 +74,16 @@ impl LinuxHost {
     }
 
     pub(super) fn create_cgroup(&self, path: &CgroupPath) -> Result<Cgroup, HostError> {
-        Cgroup::create(&self.hierarchies, path).map_err(HostError::doing(format!("make cgroup `{}`", path.as_str())))
+        Cgroup::create(&self.hierarchies, path).doing(|| format!("make cgroup `{}`", path.as_str()))
     }
 
     pub(super) fn write_limits(&self, group: &Cgroup, limits: &Limits) -> Result<(), HostError> {
-        group
-            .set_limits(&self.to_kernel(limits)?)
-            .map_err(HostError::doing(format!("limit cgroup `{}`", group.path().as_str())))
+        group.set_limits(&self.to_kernel(limits)?).doing(|| format!("limit cgroup `{}`", group.path().as_str()))
     }
 
     pub(super) fn label_cgroup(&self, group: &Cgroup, kind: Kind, name: &str, digest: &str) -> Result<(), HostError> {
         let label = Label { stack: self.stack.clone(), kind, name: name.into(), digest: digest.into() };
-        group
-            .set_label(&label.to_string())
-            .map_err(HostError::doing(format!("label cgroup `{}`", group.path().as_str())))
+        group.set_label(&label.to_string()).doing(|| format!("label cgroup `{}`", group.path().as_str()))
     }
 
     /// What is in the stack's cgroup: its branches, and the groups of containers, each with where it is below the
@@ -120,9 +116,9 @@ impl LinuxHost {
     }
 
     pub(super) fn observe_group(&self, group: &Cgroup) -> Result<(Option<Label>, KernelLimits), HostError> {
-        let doing = || HostError::doing(format!("read cgroup `{}`", group.path().as_str()));
-        let label = group.label().map_err(doing())?.and_then(|text| text.parse().ok());
-        let limits = group.limits().map_err(doing())?;
+        let doing = || format!("read cgroup `{}`", group.path().as_str());
+        let label = group.label().doing(doing)?.and_then(|text| text.parse().ok());
+        let limits = group.limits().doing(doing)?;
         Ok((label, shown(&limits)))
     }
 
@@ -160,12 +156,12 @@ pub(super) struct FoundCgroups {
 }
 
 fn children(group: &Cgroup) -> Result<Vec<String>, HostError> {
-    group.children().map_err(HostError::doing(format!("list cgroup `{}`", group.path().as_str())))
+    group.children().doing(|| format!("list cgroup `{}`", group.path().as_str()))
 }
 
 fn io_limit(limit: &IoLimit) -> Result<IoDeviceLimit, HostError> {
     let path = &limit.device;
-    let device = std::fs::metadata(path).map_err(HostError::doing(format!("read device `{}`", path.display())))?;
+    let device = std::fs::metadata(path).doing(|| format!("read device `{}`", path.display()))?;
     Ok(IoDeviceLimit {
         major: u32::try_from(major(device.st_rdev())).unwrap_or(0),
         minor: u32::try_from(minor(device.st_rdev())).unwrap_or(0),

@@ -8,17 +8,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::bundle::{self, Found};
-use super::{LinuxHost, unless_absent};
+use super::{LinuxHost, unless};
 use crate::model::UserSpec;
 use crate::monitor::client::{self, Launcher};
 use crate::monitor::spec::{CONFIG_FILE, MonitorSpec};
 use crate::plan::{ContainerSpec, DesiredContainer, Kind, SecretSpec};
 use crate::reconcile::actual::StoredContainer;
 use crate::reconcile::changes::hosts_text;
-use crate::reconcile::host::HostError;
+use crate::reconcile::host::{Doing, HostError};
 use crate::reconcile::step::AdjustContainer;
 use crate::runtime::cgroup::Cgroup;
-use crate::runtime::container::{readonly_self, user};
+use crate::runtime::container::protected_executable;
+use crate::runtime::container::user::{AccountFiles, UserText, resolve};
 use crate::runtime::oci::OciUser;
 
 /// The bundle's copy of what a container was made from.
@@ -34,16 +35,13 @@ impl LinuxHost {
         let endpoints = desired.spec.endpoints.clone();
         let digest = desired.digest();
         let group = self.blocking(move |host| host.prepare(&desired)).await?;
-        let launcher = self.launcher().await?.clone();
+        let launcher = self.launcher().await?;
         let bundle = self.bundle(&instance);
-        let doing = || HostError::doing(format!("start `{instance}`"));
-        let handle = {
-            let _in_runtime = tokio::runtime::Handle::current();
-            launcher.spawn(&bundle).map_err(doing())?
-        };
-        let monitor = handle.net_ready().await.map_err(doing())?;
+        let doing = || format!("start `{instance}`");
+        let handle = launcher.spawn(&bundle).doing(doing)?;
+        let monitor = handle.net_ready().await.doing(doing)?;
         self.attach(&instance, &endpoints, monitor).await?;
-        handle.go().await.map_err(doing())?;
+        handle.go().await.doing(doing)?;
         self.label_cgroup(&group, Kind::Container, &instance, &digest)
     }
 
@@ -51,7 +49,7 @@ impl LinuxHost {
     async fn launcher(&self) -> Result<&Launcher, HostError> {
         self.launcher
             .get_or_try_init(|| async {
-                let file = readonly_self().map_err(HostError::doing("make a read-only view of this program"))?;
+                let file = protected_executable().doing(|| "make a read-only view of this program")?;
                 Ok(Launcher::new(file))
             })
             .await
@@ -107,7 +105,7 @@ impl LinuxHost {
         write_json(&folder.join(CONFIG_FILE), &bundle::oci_config(desired, found))?;
         bundle::monitor_spec(desired, found)
             .save(folder)
-            .map_err(HostError::doing(format!("write the bundle of `{}`", desired.instance)))
+            .doing(|| format!("write the bundle of `{}`", desired.instance))
     }
 
     /// The host's name servers. systemd-resolved's own list where the host's file leads to its stub.
@@ -144,24 +142,23 @@ impl LinuxHost {
             self.attach(&instance, &missing, monitor).await?;
         }
         if adjust.settings {
-            let doing = || HostError::doing(format!("tell the monitor of `{instance}`"));
-            let mut spec = MonitorSpec::load(&bundle).map_err(doing())?;
+            let doing = || format!("tell the monitor of `{instance}`");
+            let mut spec = MonitorSpec::load(&bundle).doing(doing)?;
             spec.restart = wanted.live.restart;
             spec.health = wanted.live.health.clone();
             spec.log = wanted.live.log;
             spec.stop_timeout_ms = wanted.live.stop_timeout_ms;
-            spec.save(&bundle).map_err(doing())?;
-            client::reload(&bundle).map_err(doing())?;
+            spec.save(&bundle).doing(doing)?;
+            client::reload(&bundle).doing(doing)?;
         }
         // Last: until here another run sees what is still to do.
         write_json(&bundle.join(STORED), &StoredContainer::from(&wanted))
     }
 
     fn monitor_of(&self, instance: &str) -> Result<i32, HostError> {
-        match client::read_status(&self.bundle(instance)) {
-            Ok(client::Found::Watched(status)) => Ok(status.monitor_pid),
-            Ok(_) => Err(HostError::Said(format!("`{instance}` has no monitor"))),
-            Err(error) => Err(HostError::doing(format!("read the status of `{instance}`"))(error)),
+        match client::read_status(&self.bundle(instance)).doing(|| format!("read the status of `{instance}`"))? {
+            client::Found::Watched(status) => Ok(status.monitor_pid),
+            _ => Err(HostError::Said(format!("`{instance}` has no monitor"))),
         }
     }
 
@@ -182,15 +179,15 @@ impl LinuxHost {
     }
 
     async fn stop(&self, instance: &str, bundle: &Path) -> Result<(), HostError> {
-        let doing = || HostError::doing(format!("stop `{instance}`"));
+        let doing = || format!("stop `{instance}`");
         let patience = MonitorSpec::load(bundle).map_or(Duration::ZERO, |spec| spec.stop_timeout()) + STOP_MARGIN;
-        let Some(stopping) = client::stop(bundle).map_err(doing())? else { return Ok(()) };
+        let Some(stopping) = client::stop(bundle).doing(doing)? else { return Ok(()) };
         if let Ok(ended) = tokio::time::timeout(patience, stopping.ended()).await {
-            return ended.map_err(doing());
+            return ended.doing(doing);
         }
         // A monitor that does not end in time takes its container along when it is killed.
-        match client::kill(bundle).map_err(doing())? {
-            Some(killed) => killed.ended().await.map_err(doing()),
+        match client::kill(bundle).doing(doing)? {
+            Some(killed) => killed.ended().await.doing(doing),
             None => Ok(()),
         }
     }
@@ -201,20 +198,18 @@ impl LinuxHost {
         let Some(below) = found.containers.get(instance) else { return Ok(()) };
         let path = self.cgroup_path(below)?;
         if let Some(group) = self.open_cgroup(&path)? {
-            group.kill().map_err(HostError::doing(format!("kill what is left of `{instance}`")))?;
+            group.kill().doing(|| format!("kill what is left of `{instance}`"))?;
         }
-        self.hierarchies.remove_tree(&path).map_err(HostError::doing(format!("remove the cgroup of `{instance}`")))
+        self.hierarchies.remove_tree(&path).doing(|| format!("remove the cgroup of `{instance}`"))
     }
 
     pub(super) fn create_volume(&self, name: &str) -> Result<(), HostError> {
         let folder = self.volume_folder(name);
-        let doing = || HostError::doing(format!("make volume `{name}`"));
+        let doing = || format!("make volume `{name}`");
         let parent = folder.parent().unwrap_or(&folder);
-        DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(doing())?;
-        match DirBuilder::new().mode(0o755).create(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(doing()(error)),
-            _ => Ok(()),
-        }
+        DirBuilder::new().recursive(true).mode(0o700).create(parent).doing(doing)?;
+        let made = DirBuilder::new().mode(0o755).create(&folder);
+        unless(made, |error| error.kind() == io::ErrorKind::AlreadyExists).doing(doing)
     }
 
     pub(super) fn remove_volume(&self, name: &str) -> Result<(), HostError> {
@@ -236,7 +231,9 @@ fn resolve_user(spec: &ContainerSpec, lower: &[PathBuf], binds: &[(PathBuf, Stri
     let Some(UserSpec { user: name, group }) = &spec.user else { return Ok(bundle::numeric_user(0, 0, vec![])) };
     debug_assert!(!binds.iter().any(|(_, target)| target == "/etc"));
     let text = group.as_ref().map_or(name.clone(), |group| format!("{name}:{group}"));
-    let found = user::resolve(&text, lower).map_err(HostError::doing(format!("find user `{text}` in the image")))?;
+    let doing = || format!("find user `{text}` in the image");
+    let files = AccountFiles::of_layers(lower).doing(doing)?;
+    let found = resolve(&UserText::parse(&text), &files).doing(doing)?;
     Ok(bundle::numeric_user(found.uid, found.gid, found.additional_gids))
 }
 
@@ -246,52 +243,45 @@ fn make_writable_layer(folder: &Path) -> Result<(), HostError> {
     make_private_folder(folder)?;
     for part in ["upper", "work"] {
         let path = folder.join(part);
-        DirBuilder::new()
-            .mode(0o755)
-            .create(&path)
-            .map_err(HostError::doing(format!("make folder `{}`", path.display())))?;
+        DirBuilder::new().mode(0o755).create(&path).doing(|| format!("make folder `{}`", path.display()))?;
     }
     Ok(())
 }
 
 fn make_private_folder(path: &Path) -> Result<(), HostError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(HostError::doing(format!("make folder `{}`", path.display())))
+    DirBuilder::new().recursive(true).mode(0o700).create(path).doing(|| format!("make folder `{}`", path.display()))
 }
 
 fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), HostError> {
     let write = || -> io::Result<()> {
-        unless_absent(fs::remove_file(path), |error| error.kind() == io::ErrorKind::NotFound)?;
+        unless(fs::remove_file(path), |error| error.kind() == io::ErrorKind::NotFound)?;
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         // The umask of whoever runs us is not part of the file's meaning.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(bytes)
     };
-    write().map_err(HostError::doing(format!("write `{}`", path.display())))
+    write().doing(|| format!("write `{}`", path.display()))
 }
 
 fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), HostError> {
     let write = || fs::OpenOptions::new().write(true).truncate(true).open(path)?.write_all(bytes);
-    write().map_err(HostError::doing(format!("write `{}`", path.display())))
+    write().doing(|| format!("write `{}`", path.display()))
 }
 
 /// Replaces a JSON file by rename, readable by root alone: it may hold what the environment holds.
 fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), HostError> {
     let new = path.with_extension("json.new");
-    let bytes = serde_json::to_vec(value).map_err(HostError::doing(format!("write `{}`", path.display())))?;
+    let bytes = serde_json::to_vec(value).doing(|| format!("write `{}`", path.display()))?;
     write_file(&new, &bytes, 0o600)?;
-    fs::rename(&new, path).map_err(HostError::doing(format!("write `{}`", path.display())))
+    fs::rename(&new, path).doing(|| format!("write `{}`", path.display()))
 }
 
 fn write_secret(secret: &SecretSpec, path: &Path) -> Result<(), HostError> {
-    let doing = || HostError::doing(format!("read secret `{}`", secret.file.display()));
-    let bytes = read_bounded(&secret.file).map_err(doing())?;
+    let doing = || format!("read secret `{}`", secret.file.display());
+    let bytes = read_bounded(&secret.file).doing(doing)?;
     write_file(path, &bytes, 0o600)?;
-    chown(path, Some(secret.uid), Some(secret.gid)).map_err(doing())?;
-    fs::set_permissions(path, fs::Permissions::from_mode(secret.mode)).map_err(doing())
+    chown(path, Some(secret.uid), Some(secret.gid)).doing(doing)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(secret.mode)).doing(doing)
 }
 
 /// Reads a file that is not supposed to be large.
@@ -306,6 +296,6 @@ pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn remove_tree(path: &Path) -> Result<(), HostError> {
-    unless_absent(fs::remove_dir_all(path), |error| error.kind() == io::ErrorKind::NotFound)
-        .map_err(HostError::doing(format!("remove `{}`", path.display())))
+    unless(fs::remove_dir_all(path), |error| error.kind() == io::ErrorKind::NotFound)
+        .doing(|| format!("remove `{}`", path.display()))
 }

@@ -3,12 +3,15 @@
 use std::path::Path;
 
 use super::LinuxHost;
+use super::container::read_bounded;
 use crate::monitor::client::{Found, read_status};
-use crate::monitor::launch::process_settings;
-use crate::monitor::spec::MonitorSpec;
-use crate::reconcile::host::HostError;
+use crate::monitor::spec::{CONFIG_FILE, MonitorSpec};
+use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::container::user::{AccountFiles, UserText, resolve};
-use crate::runtime::container::{Credentials, ExecProgram, ExecSpec, Executed, Stdio, TerminalSize, exec};
+use crate::runtime::container::{
+    Credentials, ExecProgram, ExecSpec, Executed, ProcessSettings, SeccompProgram, Stdio, TerminalSize, exec,
+};
+use crate::runtime::oci::OciConfig;
 
 /// What to run in a container.
 #[derive(Clone, Debug, Default)]
@@ -37,22 +40,25 @@ impl LinuxHost {
     /// Starts a process in a container's namespaces and cgroup.
     pub fn exec(&self, instance: &str, wish: &ExecWish) -> Result<Executed, ExecFailure> {
         let program = self.compile_exec(instance, wish).map_err(|error| ExecFailure { code: OUR_FAULT, error })?;
-        exec(&program, &Stdio::inherit()).map_err(|error| ExecFailure {
-            code: error.exit_code(),
-            error: HostError::doing(format!("run `{}` in `{instance}`", wish.command.join(" ")))(error),
+        exec(&program, &Stdio::inherit()).map_err(|source| ExecFailure {
+            code: source.exit_code(),
+            error: HostError::Doing {
+                doing: format!("run `{}` in `{instance}`", wish.command.join(" ")),
+                source: source.into(),
+            },
         })
     }
 
     fn compile_exec(&self, instance: &str, wish: &ExecWish) -> Result<ExecProgram, HostError> {
         let bundle = self.bundle(instance);
-        let doing = || HostError::doing(format!("read the bundle of `{instance}`"));
-        let init = match read_status(&bundle).map_err(doing())? {
+        let doing = || format!("read the bundle of `{instance}`");
+        let init = match read_status(&bundle).doing(doing)? {
             Found::Watched(status) => status.init_pid,
             _ => None,
         };
         let init = init.ok_or_else(|| HostError::Said(format!("container `{instance}` is not running")))?;
-        let spec = MonitorSpec::load(&bundle).map_err(doing())?;
-        let mut process = process_settings(&bundle).map_err(doing())?;
+        let spec = MonitorSpec::load(&bundle).doing(doing)?;
+        let mut process = process_settings(&bundle)?;
         process.args = wish.command.clone();
         process.env.extend(wish.env.iter().cloned());
         if let Some(folder) = &wish.workdir {
@@ -62,15 +68,28 @@ impl LinuxHost {
             process.user = credentials(init, user)?;
         }
         let spec = ExecSpec { init, process, cgroup_procs: spec.cgroup_procs, terminal: wish.terminal };
-        ExecProgram::compile(&spec).map_err(HostError::doing(format!("run a process in `{instance}`")))
+        ExecProgram::compile(&spec).doing(|| format!("run a process in `{instance}`"))
     }
+}
+
+/// What the container's own process was started with.
+fn process_settings(bundle: &Path) -> Result<ProcessSettings, HostError> {
+    let path = bundle.join(CONFIG_FILE);
+    let doing = || format!("read `{}`", path.display());
+    let config = OciConfig::parse(&read_bounded(&path).doing(doing)?).doing(doing)?;
+    let seccomp = match config.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
+        Some(section) => Some(SeccompProgram::compile(section).doing(doing)?),
+        None => None,
+    };
+    let process = config.process.ok_or_else(|| HostError::Said(format!("`{}` names no process", path.display())))?;
+    Ok(ProcessSettings::from_oci(&process, seccomp))
 }
 
 /// A user by the container's own files, as it has them now.
 fn credentials(init: i32, user: &str) -> Result<Credentials, HostError> {
-    let doing = || HostError::doing(format!("find user `{user}` in the container"));
-    let root = std::fs::File::open(Path::new("/proc").join(init.to_string()).join("root")).map_err(doing())?;
-    let files = AccountFiles::below(std::os::fd::AsFd::as_fd(&root)).map_err(doing())?;
-    let found = resolve(&UserText::parse(user), &files).map_err(doing())?;
-    Ok(Credentials { uid: found.uid, gid: found.gid, groups: found.groups })
+    let doing = || format!("find user `{user}` in the container");
+    let root = std::fs::File::open(Path::new("/proc").join(init.to_string()).join("root")).doing(doing)?;
+    let files = AccountFiles::below(std::os::fd::AsFd::as_fd(&root)).doing(doing)?;
+    let found = resolve(&UserText::parse(user), &files).doing(doing)?;
+    Ok(Credentials { uid: found.uid, gid: found.gid, groups: found.additional_gids })
 }

@@ -14,7 +14,7 @@ use super::bundle::capability_names;
 use super::container::read_bounded;
 use crate::model::{ImageSource, Seccomp, Stack};
 use crate::plan::{ContainerSpec, Resolved, ResolvedImage, SeccompSpec};
-use crate::reconcile::host::HostError;
+use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::image::{ImageOrigin, LayerSource, ResolvedImage as RuntimeImage};
 use crate::runtime::seccomp::{LinuxSeccomp, Profile};
 
@@ -34,8 +34,8 @@ impl LinuxHost {
                 resolved.images.insert(name.clone(), self.resolve_image(name, &container.image.source)?);
             }
             if let Seccomp::File(path) = &container.seccomp {
-                let doing = HostError::doing(format!("read seccomp profile `{}`", path.display()));
-                let digest = hex(&Sha256::digest(read_bounded(path).map_err(doing)?));
+                let doing = || format!("read seccomp profile `{}`", path.display());
+                let digest = hex(&Sha256::digest(read_bounded(path).doing(doing)?));
                 resolved.profiles.insert(path.clone(), digest);
             }
             for secret in &container.secrets {
@@ -47,8 +47,8 @@ impl LinuxHost {
     }
 
     fn resolve_image(&self, name: &str, source: &ImageSource) -> Result<ResolvedImage, HostError> {
-        let doing = HostError::doing(format!("read image `{name}`"));
-        let image = self.images.resolve(&origin(source)).map_err(doing)?;
+        let doing = || format!("read image `{name}`");
+        let image = self.images.resolve(&origin(source)).doing(doing)?;
         let config = &image.config;
         let resolved = ResolvedImage {
             id: image.id.clone(),
@@ -86,10 +86,9 @@ impl LinuxHost {
         let layers: Vec<&LayerSource> = self.images.missing_layers(&image);
         // A thread a layer: overlay wants each in a folder of its own, so none waits for another.
         std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                layers.iter().map(|layer| scope.spawn(|| self.images.unpack(layer))).collect();
+            let threads: Vec<_> = layers.iter().map(|layer| scope.spawn(|| self.images.unpack(layer))).collect();
             threads.into_iter().try_for_each(|thread| match thread.join() {
-                Ok(result) => result.map_err(HostError::doing(format!("unpack image `{name}`"))),
+                Ok(result) => result.doing(|| format!("unpack image `{name}`")),
                 Err(_) => Err(HostError::Said(format!("unpacking image `{name}` ended early"))),
             })
         })
@@ -101,9 +100,9 @@ impl LinuxHost {
             SeccompSpec::Unconfined => return Ok(None),
             SeccompSpec::Default => Profile::default_profile(),
             SeccompSpec::File { path, .. } => {
-                let doing = || HostError::doing(format!("read seccomp profile `{}`", path.display()));
-                let bytes = read_bounded(path).map_err(doing())?;
-                Profile::from_json(&bytes).map_err(doing())?
+                let doing = || format!("read seccomp profile `{}`", path.display());
+                let text = String::from_utf8(read_bounded(path).doing(doing)?).doing(doing)?;
+                &Profile::parse(&text).doing(doing)?
             }
         };
         let names = capability_names(spec);
@@ -112,9 +111,9 @@ impl LinuxHost {
     }
 
     fn hash_secret(&self, file: &Path) -> Result<String, HostError> {
-        let doing = || HostError::doing(format!("read secret `{}`", file.display()));
-        let content = read_bounded(file).map_err(doing())?;
-        let key = self.secret_key().map_err(HostError::doing("read the key that secrets are hashed under"))?;
+        let doing = || format!("read secret `{}`", file.display());
+        let content = read_bounded(file).doing(doing)?;
+        let key = self.secret_key().doing(|| "read the key that secrets are hashed under")?;
         // The key's length is fixed and it comes first, and the digest is cut: nobody can go on from it.
         let mut hash = Sha256::new();
         hash.update(key);

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
 
-use super::{Host, HostError};
+use super::{Doing, Host, HostError};
 use crate::model::{Condition, Limits, Name, Stack};
 use crate::monitor::client::Launcher;
 use crate::monitor::log::reader::{From, LogReader};
@@ -30,8 +30,8 @@ use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::image::ImageStore;
 use crate::runtime::net::{Links, Sysctls};
 
-use images::KnownImage;
 pub use exec::{ExecFailure, ExecWish};
+use images::KnownImage;
 pub use lock::{LockError, StackLock};
 
 /// Where things are on this host; other places in tests.
@@ -76,7 +76,7 @@ pub struct LinuxHost {
 impl LinuxHost {
     /// Finds out how this host does things. Changes nothing.
     pub fn new(roots: Roots, stack: Name) -> Result<Self, HostError> {
-        let hierarchies = Hierarchies::probe(&roots.sys_fs_cgroup).map_err(HostError::doing("use control groups"))?;
+        let hierarchies = Hierarchies::probe(&roots.sys_fs_cgroup).doing(|| "use control groups")?;
         Ok(LinuxHost {
             images: Arc::new(ImageStore::open(&roots.data)),
             roots: Arc::new(roots),
@@ -125,9 +125,7 @@ impl LinuxHost {
     }
 
     async fn links(&self) -> Result<&Links, HostError> {
-        self.links
-            .get_or_try_init(|| async { Links::connect().map_err(HostError::doing("talk to the kernel of links")) })
-            .await
+        self.links.get_or_try_init(|| async { Links::connect().doing(|| "talk to the kernel of links") }).await
     }
 
     /// The last lines that an instance wrote; for messages, so a log that cannot be read has none.
@@ -176,9 +174,7 @@ impl Host for LinuxHost {
     async fn apply(&self, action: &Action) -> Result<(), HostError> {
         let owned = action.clone();
         match owned {
-            Action::EnableForwarding => {
-                self.sysctls.enable_ip_forward().map_err(HostError::doing("switch on net.ipv4.ip_forward"))
-            }
+            Action::EnableForwarding => self.sysctls.enable_ip_forward().doing(|| "switch on net.ipv4.ip_forward"),
             Action::CreateRoot => self.create_root_cgroup(),
             Action::RemoveRoot => self.blocking(|host| host.remove_root_cgroup()).await,
             Action::CreateBranch { name, limits } => self.create_branch(&name, &limits),
@@ -189,7 +185,7 @@ impl Host for LinuxHost {
             Action::RemoveBranch { name } => {
                 self.blocking(move |host| {
                     let path = host.branch_path(&name)?;
-                    host.hierarchies.remove_tree(&path).map_err(HostError::doing(format!("remove cgroup `{name}`")))
+                    host.hierarchies.remove_tree(&path).doing(|| format!("remove cgroup `{name}`"))
                 })
                 .await
             }
@@ -222,10 +218,10 @@ fn folder_names(folder: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
-/// An error that is none where the thing is not there.
-fn unless_absent<E: Error>(result: Result<(), E>, is_absent: impl Fn(&E) -> bool) -> Result<(), E> {
+/// Passes over an error that says that all is well.
+fn unless<E: Error>(result: Result<(), E>, is_well: impl Fn(&E) -> bool) -> Result<(), E> {
     match result {
-        Err(error) if is_absent(&error) => Ok(()),
+        Err(error) if is_well(&error) => Ok(()),
         other => other,
     }
 }

@@ -7,10 +7,8 @@ use super::LinuxHost;
 use crate::model::{PortBind, Protocol};
 use crate::plan::{DesiredNat, Kind, Label, digest_of};
 use crate::reconcile::actual::ActualNat;
-use crate::reconcile::host::HostError;
-use crate::runtime::net::{
-    NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, Ruleset, Set, TableState, forget_udp_flows,
-};
+use crate::reconcile::host::{Doing, HostError};
+use crate::runtime::net::{NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, Ruleset, Set, TableState};
 
 impl LinuxHost {
     fn table_name(&self) -> String {
@@ -20,9 +18,9 @@ impl LinuxHost {
     /// Replaces the table as a whole. A name alone is no sign of ours, so a stranger's table of that name is replaced too:
     /// the plan has said so.
     pub(super) fn write_nat(&self, nat: &DesiredNat) -> Result<(), HostError> {
-        let doing = || HostError::doing("write the stack's nftables table");
-        let nft = Nft::open().map_err(doing())?;
-        let before = nft.observe(&self.table_name()).map_err(doing())?;
+        let doing = || "write the stack's nftables table";
+        let nft = Nft::open().doing(doing)?;
+        let before = nft.observe(&self.table_name()).doing(doing)?;
         let ruleset = table(nat).ruleset();
         let label = Label {
             stack: self.stack.clone(),
@@ -30,25 +28,27 @@ impl LinuxHost {
             name: "table".into(),
             digest: digest_of(&parts(&ruleset)),
         };
-        nft.replace_table(&self.table_name(), &ruleset, &label.to_string()).map_err(doing())?;
+        nft.replace_table(&self.table_name(), &ruleset, &label.to_string()).doing(doing)?;
         let before = before.map(|table| parts(&table.ruleset)).unwrap_or_default();
-        forget_udp_flows(&moved_udp_ports(&before, &parts(&ruleset)))
-            .map_err(HostError::doing("forget the flows of UDP ports that moved"))
+        nft.forget_udp_flows(&moved_udp_ports(&before, &parts(&ruleset)))
+            .doing(|| "forget the flows of UDP ports that moved")?;
+        Ok(())
     }
 
     pub(super) fn remove_nat(&self) -> Result<(), HostError> {
-        let doing = || HostError::doing("remove the stack's nftables table");
-        let nft = Nft::open().map_err(doing())?;
-        let before = nft.observe(&self.table_name()).map_err(doing())?;
-        nft.delete_table(&self.table_name()).map_err(doing())?;
+        let doing = || "remove the stack's nftables table";
+        let nft = Nft::open().doing(doing)?;
+        let before = nft.observe(&self.table_name()).doing(doing)?;
+        nft.delete_table(&self.table_name()).doing(doing)?;
         let before = before.map(|table| parts(&table.ruleset)).unwrap_or_default();
-        forget_udp_flows(&moved_udp_ports(&before, &BTreeMap::new()))
-            .map_err(HostError::doing("forget the flows of UDP ports that went"))
+        nft.forget_udp_flows(&moved_udp_ports(&before, &BTreeMap::new()))
+            .doing(|| "forget the flows of UDP ports that went")?;
+        Ok(())
     }
 
     pub(super) fn observe_nat(&self) -> Result<Option<ActualNat>, HostError> {
-        let doing = || HostError::doing("read the stack's nftables table");
-        let found = Nft::open().map_err(doing())?.observe(&self.table_name()).map_err(doing())?;
+        let doing = || "read the stack's nftables table";
+        let found = Nft::open().doing(doing)?.observe(&self.table_name()).doing(doing)?;
         Ok(found.map(|table| {
             let mut parts = parts(&table.ruleset);
             if table.state == TableState::Dormant {

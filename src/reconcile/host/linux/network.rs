@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 
 use super::LinuxHost;
 use crate::plan::{DesiredBridge, Endpoint, Kind, Label, digest_of};
-use crate::reconcile::host::HostError;
+use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::net::{
     BridgeSpec, BridgeSwitch, EndpointConfig, ObservedLink, VethSpec, configure_endpoint, generate_veth_mac, in_netns,
 };
@@ -20,7 +20,7 @@ impl LinuxHost {
             mtu: bridge.mtu,
             alias: self.bridge_label(name, bridge),
         };
-        self.links().await?.create_bridge(&spec).await.map_err(HostError::doing(format!("make bridge `{name}`")))?;
+        self.links().await?.create_bridge(&spec).await.doing(|| format!("make bridge `{name}`"))?;
         self.switch_bridge(&bridge.ifname)
     }
 
@@ -33,7 +33,7 @@ impl LinuxHost {
         for switch in BridgeSwitch::ALL {
             self.sysctls
                 .enable_bridge_switch(ifname, switch)
-                .map_err(HostError::doing(format!("set {} of `{ifname}`", switch.name())))?;
+                .doing(|| format!("set {} of `{ifname}`", switch.name()))?;
         }
         Ok(())
     }
@@ -41,30 +41,30 @@ impl LinuxHost {
     /// Puts right whatever of a bridge is not: its label last, so that an interrupted repair is done again.
     pub(super) async fn adjust_bridge(&self, name: &str, bridge: &DesiredBridge) -> Result<(), HostError> {
         let links = self.links().await?;
-        let doing = || HostError::doing(format!("put bridge `{name}` right"));
-        let found = links.list().map_err(doing())?.into_iter().find(|link| link.name == bridge.ifname);
+        let doing = || format!("put bridge `{name}` right");
+        let found = links.list().doing(doing)?.into_iter().find(|link| link.name == bridge.ifname);
         let Some(link) = found else { return self.create_bridge(name, bridge).await };
         let held: Vec<Ipv4Net> = v4_addresses(&link);
         if !held.contains(&bridge.gateway) {
-            links.add_address(link.index, bridge.gateway).await.map_err(doing())?;
+            links.add_address(link.index, bridge.gateway).await.doing(doing)?;
         }
         for other in held.into_iter().filter(|address| *address != bridge.gateway) {
-            links.remove_address(link.index, other).await.map_err(doing())?;
+            links.remove_address(link.index, other).await.doing(doing)?;
         }
         if link.mtu != bridge.mtu {
-            links.set_mtu(link.index, bridge.mtu).await.map_err(doing())?;
+            links.set_mtu(link.index, bridge.mtu).await.doing(doing)?;
         }
-        links.set_up(link.index).await.map_err(doing())?;
+        links.set_up(link.index).await.doing(doing)?;
         self.switch_bridge(&bridge.ifname)?;
-        links.set_alias(link.index, &self.bridge_label(name, bridge)).await.map_err(doing())
+        links.set_alias(link.index, &self.bridge_label(name, bridge)).await.doing(doing)
     }
 
     pub(super) async fn remove_bridge(&self, ifname: &str) -> Result<(), HostError> {
         let links = self.links().await?;
-        let doing = || HostError::doing(format!("remove link `{ifname}`"));
-        let found = links.list().map_err(doing())?.into_iter().find(|link| link.name == ifname);
+        let doing = || format!("remove link `{ifname}`");
+        let found = links.list().doing(doing)?.into_iter().find(|link| link.name == ifname);
         match found {
-            Some(link) => links.delete_link(link.index).await.map_err(doing()),
+            Some(link) => links.delete_link(link.index).await.doing(doing),
             None => Ok(()),
         }
     }
@@ -74,9 +74,9 @@ impl LinuxHost {
         if endpoints.is_empty() {
             return Ok(());
         }
-        let doing = || HostError::doing(format!("link `{instance}` to its bridges"));
+        let doing = || format!("link `{instance}` to its bridges");
         let links = self.links().await?;
-        let present = links.list().map_err(doing())?;
+        let present = links.list().doing(doing)?;
         for endpoint in endpoints {
             self.attach_one(instance, endpoint, monitor, &present).await?;
         }
@@ -88,12 +88,12 @@ impl LinuxHost {
                 gateway: endpoint.gateway,
             })
             .collect();
-        let netns = File::open(format!("/proc/{monitor}/ns/net")).map_err(doing())?;
+        let netns = File::open(format!("/proc/{monitor}/ns/net")).doing(doing)?;
         tokio::task::spawn_blocking(move || in_netns(OwnedFd::from(netns), move || configure_endpoint(&configs)))
             .await
-            .map_err(doing())?
-            .map_err(doing())?
-            .map_err(doing())
+            .doing(doing)?
+            .doing(doing)?
+            .doing(doing)
     }
 
     async fn attach_one(
@@ -103,7 +103,7 @@ impl LinuxHost {
         monitor: i32,
         present: &[ObservedLink],
     ) -> Result<(), HostError> {
-        let doing = || HostError::doing(format!("link `{instance}` to bridge `{}`", endpoint.bridge));
+        let doing = || format!("link `{instance}` to bridge `{}`", endpoint.bridge);
         let links = self.links().await?;
         let alias = self.link_label(instance, endpoint);
         let bridge = self.find_bridge(present, &endpoint.bridge).ok_or_else(|| {
@@ -111,9 +111,9 @@ impl LinuxHost {
         })?;
         if let Some(link) = present.iter().find(|link| link.alias.as_deref() == Some(&alias)) {
             if link.master != Some(bridge.index) {
-                links.set_master(link.index, bridge.index).await.map_err(doing())?;
+                links.set_master(link.index, bridge.index).await.doing(doing)?;
             }
-            return links.set_up(link.index).await.map_err(doing());
+            return links.set_up(link.index).await.doing(doing);
         }
         let spec = VethSpec {
             host_name: link_name(monitor, &alias),
@@ -122,16 +122,16 @@ impl LinuxHost {
             mtu: endpoint.mtu,
             peer_name: endpoint.interface.clone(),
             peer_mac: generate_veth_mac(endpoint.address),
-            netns_pid: monitor,
+            netns_pid: u32::try_from(monitor).doing(doing)?,
         };
-        links.create_veth_pair(&spec).await.map_err(doing())?;
+        links.create_veth_pair(&spec).await.doing(doing)?;
         Ok(())
     }
 
     fn find_bridge<'a>(&self, links: &'a [ObservedLink], name: &str) -> Option<&'a ObservedLink> {
-        links.iter().find(|link| {
-            self.label_of(link).is_some_and(|label| label.kind == Kind::Bridge && label.name == name)
-        })
+        links
+            .iter()
+            .find(|link| self.label_of(link).is_some_and(|label| label.kind == Kind::Bridge && label.name == name))
     }
 
     /// The link's label, where it is one of this stack's.
@@ -148,10 +148,10 @@ impl LinuxHost {
     /// Deletes what is left of a container's links. Its network namespace takes them along when it goes, a moment later.
     pub(super) async fn detach(&self, instance: &str) -> Result<(), HostError> {
         let links = self.links().await?;
-        let doing = || HostError::doing(format!("remove the links of `{instance}`"));
+        let doing = || format!("remove the links of `{instance}`");
         let indices: Vec<u32> = links
             .list()
-            .map_err(doing())?
+            .doing(doing)?
             .iter()
             .filter(|link| {
                 self.label_of(link).is_some_and(|label| {
@@ -162,7 +162,7 @@ impl LinuxHost {
             .collect();
         match indices.is_empty() {
             true => Ok(()),
-            false => links.delete_links(&indices).await.map_err(doing()),
+            false => links.delete_links(&indices).await.doing(doing),
         }
     }
 }

@@ -9,24 +9,24 @@ use super::container::{STORED, read_bounded};
 use super::network::v4_addresses;
 use super::{LinuxHost, folder_names};
 use crate::monitor::client::{Found, read_status};
-use crate::monitor::{self, State, Status};
+use crate::monitor::status::{self, State, Status};
 use crate::plan::Kind;
 use crate::reconcile::actual::{
     Actual, ActualBridge, ActualContainer, ActualLink, HealthState, KernelLimits, Phase, RunFacts, StoredContainer,
 };
-use crate::reconcile::host::HostError;
+use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::net::{BridgeSwitch, ObservedLink, routes};
 
 impl LinuxHost {
     pub(super) async fn look(&self) -> Result<Actual, HostError> {
-        let links = self.links().await?.list().map_err(HostError::doing("list the host's links"))?;
+        let links = self.links().await?.list().doing(|| "list the host's links")?;
         let cgroups = self.observe_cgroups()?;
         let bridges = self.observe_bridges(&links)?;
         let containers = self.observe_containers(&cgroups, &links)?;
         let ours: BTreeSet<&str> = bridges.values().map(|bridge| bridge.ifname.as_str()).collect();
-        let routes = routes().map_err(HostError::doing("list the host's routes"))?;
+        let routes = routes().doing(|| "list the host's routes")?;
         Ok(Actual {
-            forwarding: self.sysctls.ip_forward().map_err(HostError::doing("read net.ipv4.ip_forward"))?,
+            forwarding: self.sysctls.ip_forward().doing(|| "read net.ipv4.ip_forward")?,
             root: cgroups.root,
             routes: routes
                 .into_iter()
@@ -55,7 +55,7 @@ impl LinuxHost {
                     all && self
                         .sysctls
                         .bridge_switch(&link.name, *switch)
-                        .map_err(HostError::doing(format!("read {} of `{}`", switch.name(), link.name)))?,
+                        .doing(|| format!("read {} of `{}`", switch.name(), link.name))?,
                 )
             })?;
             let bridge = ActualBridge {
@@ -128,7 +128,7 @@ impl LinuxHost {
             Some(group) => self.observe_group(group)?,
             None => (None, KernelLimits::new()),
         };
-        let found = read_status(&bundle).map_err(HostError::doing(format!("read the status of `{instance}`")))?;
+        let found = read_status(&bundle).doing(|| format!("read the status of `{instance}`"))?;
         Ok(ActualContainer {
             // A group that lost a part limits nobody in it.
             label: label.filter(|_| group.as_ref().is_some_and(|group| group.is_complete())),
@@ -183,10 +183,10 @@ fn status_of(found: &Found) -> Option<&Status> {
 fn health(found: &Found) -> HealthState {
     let Found::Watched(status) = found else { return HealthState::None };
     match status.health {
-        monitor::HealthState::None => HealthState::None,
-        monitor::HealthState::Starting => HealthState::Starting,
-        monitor::HealthState::Healthy => HealthState::Healthy,
-        monitor::HealthState::Unhealthy => HealthState::Unhealthy,
+        status::HealthState::None => HealthState::None,
+        status::HealthState::Starting => HealthState::Starting,
+        status::HealthState::Healthy => HealthState::Healthy,
+        status::HealthState::Unhealthy => HealthState::Unhealthy,
     }
 }
 
@@ -199,6 +199,6 @@ fn facts(found: &Found) -> RunFacts {
         restarts: status.restarts,
         oom_kills: status.oom_kills,
         started_at: status.started_at.map(|time| time.as_second()),
-        last_probe: status.last_probe.as_ref().map(|probe| probe.output.clone()),
+        last_probe: status.last_probe.as_ref().map(|probe| probe.text.clone()),
     }
 }

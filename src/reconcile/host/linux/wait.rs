@@ -1,17 +1,20 @@
 //! Waits until a container has reached a condition: told by the kernel when its status changes, never by polling.
 
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::Interest;
+use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 
 use super::LinuxHost;
 use crate::model::Condition;
 use crate::monitor::client::{Found, read_status};
-use crate::monitor::{HealthState, State, Status};
-use crate::reconcile::host::HostError;
+use crate::monitor::status::{HealthState, State, Status};
+use crate::reconcile::host::{Doing, HostError};
+use crate::runtime::sys::async_fd::readable;
 
 /// Nobody waits longer for a container to become healthy.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(600);
@@ -37,36 +40,41 @@ impl LinuxHost {
         };
         match tokio::time::timeout(within, self.watch_status(instance, condition)).await {
             Ok(result) => result,
-            Err(_) => {
-                Err(HostError::Said(format!("`{instance}` did not become {} in {within:?}", word(condition))))
-            }
+            Err(_) => Err(HostError::Said(format!("`{instance}` did not become {} in {within:?}", word(condition)))),
         }
     }
 
     async fn watch_status(&self, instance: &str, condition: Condition) -> Result<(), HostError> {
         let bundle = self.bundle(instance);
-        let doing = || HostError::doing(format!("watch `{}`", bundle.display()));
-        let changes = watch_folder(&bundle).map_err(doing())?;
+        let doing = || format!("watch `{}`", bundle.display());
+        let changes = watch_folder(&bundle).doing(doing)?;
         loop {
-            match answer(&read_status(&bundle).map_err(doing())?, instance, condition) {
+            match answer(&read_status(&bundle).doing(doing)?, instance, condition) {
                 Answer::Reached => return Ok(()),
                 Answer::NotYet => {}
                 Answer::Never(message) => {
                     return Err(HostError::Condition { message, tail: self.last_lines(instance, TAIL) });
                 }
             }
-            let mut ready = changes.ready(Interest::READABLE).await.map_err(doing())?;
-            let _ = changes.get_ref().read_events();
+            let mut ready = changes.readable().await.doing(doing)?;
+            drain(changes.get_ref());
             ready.clear_ready();
         }
     }
 }
 
-fn watch_folder(folder: &Path) -> std::io::Result<AsyncFd<Inotify>> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+fn watch_folder(folder: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+    let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
     // A status is replaced by rename. Its monitor's end shows in the last status that it writes.
-    inotify.add_watch(folder, AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE_SELF)?;
-    AsyncFd::with_interest(inotify, Interest::READABLE)
+    inotify::add_watch(&changes, folder, inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::DELETE_SELF)?;
+    readable(changes)
+}
+
+/// Takes what is waiting; what it says is of no interest, only that there was something.
+fn drain(changes: &OwnedFd) {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut reader = inotify::Reader::new(changes, &mut buffer);
+    while reader.next().is_ok() {}
 }
 
 fn answer(found: &Found, instance: &str, condition: Condition) -> Answer {
@@ -86,7 +94,7 @@ fn healthy(status: &Status, instance: &str) -> Answer {
     match (status.health, status.state) {
         (HealthState::Healthy, _) => Answer::Reached,
         (HealthState::Unhealthy, _) => {
-            let probe = status.last_probe.as_ref().map_or(String::new(), |probe| format!(": {}", probe.output));
+            let probe = status.last_probe.as_ref().map_or(String::new(), |probe| format!(": {}", probe.text));
             Answer::Never(format!("`{instance}` is unhealthy{probe}"))
         }
         (_, State::Exited) => Answer::Never(format!("`{instance}` ended {}", ending(status))),

@@ -2,11 +2,13 @@
 //! ours can hold; all else is kept as it came, so that no change by a stranger is overlooked.
 
 use netlink_bindings::nftables::{
-    ChainAttrs, ExprBitwiseAttrs, ExprCmpAttrs, ExprCtAttrs, ExprFibAttrs, ExprImmediateAttrs, ExprLookupAttrs,
-    ExprMetaAttrs, ExprNatAttrs, ExprPayloadAttrs, RuleAttrs, SetAttrs, SetelemAttrs, TableAttrs,
+    ChainAttrs, ExprBitwiseAttrs, ExprCmpAttrs, ExprCtAttrs, ExprFibAttrs, ExprImmediateAttrs, ExprMetaAttrs,
+    ExprNatAttrs, ExprPayloadAttrs, RuleAttrs, SetAttrs, SetelemAttrs, TableAttrs,
 };
 
-use super::encode::{COMMENT, LOOKUP_INVERTED, SET_IS_MAP, VERDICT_REGISTER};
+use super::encode::{
+    COMMENT, LOOKUP_FLAGS, LOOKUP_INTO, LOOKUP_INVERTED, LOOKUP_KEY, LOOKUP_SET, SET_IS_MAP, VERDICT_REGISTER,
+};
 use super::ruleset::{BaseChain, Chain, Expression, FieldTypes, Hook, Inverted, Policy, Rule, Set};
 use crate::runtime::net::netlink::{attribute, attributes, text_of};
 
@@ -163,16 +165,16 @@ fn bitwise(data: &[u8]) -> Option<Expression> {
 }
 
 fn lookup(data: &[u8]) -> Option<Expression> {
-    let read = ExprLookupAttrs::new(data);
-    let inverted = match read.get_flags().unwrap_or(0) {
+    let number = |kind| Some(u32::from_be_bytes(attribute(data, kind)?.try_into().ok()?));
+    let inverted = match number(LOOKUP_FLAGS).unwrap_or(0) {
         0 => Inverted::No,
         LOOKUP_INVERTED => Inverted::Yes,
         _ => return None,
     };
     Some(Expression::Lookup {
-        set: text_of(read.get_set().ok()?.to_bytes())?,
-        key: read.get_sreg().ok()?,
-        into: read.get_dreg().ok(),
+        set: attribute(data, LOOKUP_SET).and_then(text_of)?,
+        key: number(LOOKUP_KEY)?,
+        into: number(LOOKUP_INTO),
         inverted,
     })
 }

@@ -175,3 +175,48 @@ fn compare_rules(chain: &str, wanted: &[Rule], found: &[Rule], differences: &mut
         differences.push(NatDifference::RuleExtra { chain: chain.to_owned(), rule: name });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::net::nft::{Expression, Hook, Policy};
+
+    fn rule(name: &str, code: u32) -> Rule {
+        Rule { chain: "c".into(), name: name.into(), expressions: vec![Expression::Verdict { code, chain: None }] }
+    }
+
+    /// The differences of the rules `found` from `wanted`, in words.
+    fn check(wanted: &[Rule], found: &[Rule], expected: &[&str]) {
+        let ruleset = |rules: &[Rule]| Ruleset { rules: rules.to_vec(), ..Ruleset::default() };
+        let observed = ObservedTable { label: None, state: TableState::Active, ruleset: ruleset(found) };
+        let texts: Vec<_> = differences(&ruleset(wanted), &observed).iter().map(ToString::to_string).collect();
+        assert_eq!(texts, expected);
+    }
+
+    #[test]
+    fn rules_are_matched_by_what_they_say() {
+        let (a, b) = (rule("a", 0), rule("b", 1));
+        let both = [a.clone(), b.clone()];
+        check(&both, &both, &[]);
+        check(&both, &both[1..], &["rule `a` is missing from chain `c`"]);
+        check(&both[..1], &both, &["a rule `b` in chain `c` is not ours"]);
+        check(&both[..1], &[rule("a", 1)], &["rule `a` in chain `c` is not as it was written"]);
+        check(&both, &[b, a.clone()], &["the rules of chain `c` are in another order"]);
+        check(&both[..1], &[a.clone(), a], &["a rule `a` in chain `c` is not ours"]);
+    }
+
+    #[test]
+    fn a_chain_in_another_place_is_another_chain() {
+        let chain = |hook, priority| Chain {
+            name: "c".into(),
+            base: Some(BaseChain { kind: "filter".into(), hook, priority, policy: Policy::Accept }),
+        };
+        let mut found = Vec::new();
+        compare_chains(&[chain(Hook::Input, 0)], &[chain(Hook::Forward, 5)], &mut found);
+        let texts: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            ["the hook of chain `c` is forward instead of input", "the priority of chain `c` is 5 instead of 0"]
+        );
+    }
+}

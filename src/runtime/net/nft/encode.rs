@@ -14,6 +14,11 @@ pub(super) const SUBSYSTEM: u16 = 10;
 pub(super) const NFPROTO_INET: u8 = 1;
 /// `NFT_SET_MAP`.
 pub(super) const SET_IS_MAP: u32 = 8;
+/// `NFTA_LOOKUP_*`. By hand: the codec numbers the attributes of a lookup in another order than `nf_tables.h`.
+pub(super) const LOOKUP_SET: u16 = 1;
+pub(super) const LOOKUP_KEY: u16 = 2;
+pub(super) const LOOKUP_INTO: u16 = 3;
+pub(super) const LOOKUP_FLAGS: u16 = 5;
 /// `NFT_LOOKUP_F_INV`.
 pub(super) const LOOKUP_INVERTED: u32 = 1;
 /// The most elements in one message: the length of the attribute around them has 16 bits.
@@ -22,6 +27,7 @@ const ELEMENTS_PER_MESSAGE: usize = 900;
 pub(super) const COMMENT: u8 = 0;
 /// The register that holds a verdict.
 pub(super) const VERDICT_REGISTER: u32 = 0;
+const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_APPEND: u16 = 0x800;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -81,7 +87,7 @@ impl Acknowledge {
 
 /// Deletes the table and whatever it holds; creating it first makes that work where it does not exist.
 pub(super) fn push_table_gone(batch: &mut Batch, table: &str, acknowledge: Acknowledge) {
-    push_table(batch, table, None);
+    push_new_table(batch, table, NLM_F_CREATE, None);
     let what = format!("delete nftables table `{table}`");
     let request = Request { kind: MessageType::DeleteTable.number(), flags: acknowledge.flag(), what: &what };
     batch.push(&request, |bytes| {
@@ -90,10 +96,14 @@ pub(super) fn push_table_gone(batch: &mut Batch, table: &str, acknowledge: Ackno
     });
 }
 
-/// The table with its label.
-pub(super) fn push_table(batch: &mut Batch, table: &str, label: Option<&str>) {
+/// The table with its label; refused (`EEXIST`) if it is there already.
+pub(super) fn push_table(batch: &mut Batch, table: &str, label: &str) {
+    push_new_table(batch, table, NLM_F_CREATE | NLM_F_EXCL, Some(label));
+}
+
+fn push_new_table(batch: &mut Batch, table: &str, flags: u16, label: Option<&str>) {
     let what = format!("create nftables table `{table}`");
-    let request = Request { kind: MessageType::NewTable.number(), flags: NLM_F_CREATE, what: &what };
+    let request = Request { kind: MessageType::NewTable.number(), flags, what: &what };
     batch.push(&request, |bytes| {
         push_head(bytes, NFPROTO_INET);
         let mut attributes = PushTableAttrs::new(bytes).push_name_bytes(table.as_bytes());
@@ -237,12 +247,18 @@ fn push_expression<P: Pusher>(list: PushExprListAttrs<P>, expression: &Expressio
             data.nested_data().push_value(value).end_nested().end_nested().end_nested()
         }
         Expression::Lookup { set, key, into, inverted } => {
-            let mut data = element.nested_data_lookup().push_set_bytes(set.as_bytes()).push_sreg(*key);
+            let mut data = Vec::with_capacity(64);
+            let mut name = set.as_bytes().to_vec();
+            name.push(0);
+            push_attribute(&mut data, LOOKUP_SET, &name);
+            push_attribute(&mut data, LOOKUP_KEY, &key.to_be_bytes());
             if let Some(into) = into {
-                data = data.push_dreg(*into);
+                push_attribute(&mut data, LOOKUP_INTO, &into.to_be_bytes());
             }
-            let flags = if *inverted == Inverted::Yes { LOOKUP_INVERTED } else { 0 };
-            data.push_flags(flags).end_nested().end_nested()
+            if *inverted == Inverted::Yes {
+                push_attribute(&mut data, LOOKUP_FLAGS, &LOOKUP_INVERTED.to_be_bytes());
+            }
+            push_raw(element, "lookup", &data)
         }
         Expression::Verdict { code, chain } => {
             let data = element.nested_data_immediate().push_dreg(VERDICT_REGISTER).nested_data();
@@ -276,10 +292,15 @@ fn push_raw<P: Pusher>(element: PushExprAttrs<P>, name: &str, attributes: &[u8])
     let mut element = element.push_name_bytes(name.as_bytes());
     let bytes = element.as_vec_mut();
     bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes.extend((attributes.len() as u16 + 4).to_ne_bytes());
-    bytes.extend(DATA.to_ne_bytes());
-    bytes.extend(attributes);
+    push_attribute(bytes, DATA, attributes);
     element.end_nested()
+}
+
+fn push_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    bytes.extend((value.len() as u16 + 4).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
 /// User data with a comment in it: type, length with its NUL, text.

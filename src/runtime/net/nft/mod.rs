@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 use nix::errno::Errno;
 
 use self::encode::{Acknowledge, ElementChange, MessageType, NFPROTO_INET, push_head};
+use super::conntrack::forget_udp_flows;
+use super::nat::NatPortMapping;
 use super::netlink::{Batch, Family, NetlinkError, Request, Socket};
 
 pub use difference::{NatDifference, differences};
@@ -40,6 +42,8 @@ pub enum NftError {
     Read { table: String, source: NetlinkError },
     #[error("cannot list the nftables tables")]
     List { source: NetlinkError },
+    #[error("cannot forget the UDP flows of published ports")]
+    Flows { source: NetlinkError },
     #[error("`{name}` cannot name an nftables table: a letter, then up to 127 of letters, digits, `_`, `-` and `.`")]
     Name { name: String },
     #[error("a comment in nftables table `{table}` is longer than {MAX_COMMENT} bytes: `{comment}`")]
@@ -71,6 +75,13 @@ pub struct LabelledTable {
     pub label: Option<String>,
 }
 
+/// Whether there is a table of that name to be deleted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Old {
+    Present,
+    Absent,
+}
+
 /// A change of some elements of one set or map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ElementsChange {
@@ -83,6 +94,9 @@ pub struct ElementsChange {
 }
 
 /// nftables of one network namespace.
+///
+/// Keep one for a whole run and drop it last: after a transaction that deleted something, closing the socket waits until
+/// all processors have let go of what was deleted (some 10 ms), as closing any netfilter socket of the host does then.
 #[derive(Debug)]
 pub struct Nft {
     socket: Socket,
@@ -104,13 +118,24 @@ impl Nft {
         if let Some(comment) = comments.into_iter().find(|comment| comment.len() > MAX_COMMENT) {
             return Err(NftError::Comment { table: table.to_owned(), comment: comment.to_owned() });
         }
-        let batch = encode::transaction(|batch| {
-            encode::push_table_gone(batch, table, Acknowledge::No);
-            encode::push_table(batch, table, Some(label));
-            encode::push_ruleset(batch, table, ruleset);
-            encode::push_acknowledged_table(batch, table);
-        });
-        self.write(table, &batch)
+        let replacement = |old: Old| {
+            encode::transaction(|batch| {
+                if old == Old::Present {
+                    encode::push_table_gone(batch, table, Acknowledge::No);
+                }
+                encode::push_table(batch, table, label);
+                encode::push_ruleset(batch, table, ruleset);
+                encode::push_acknowledged_table(batch, table);
+            })
+        };
+        // Whatever is deleted, even a table that never was, makes the kernel wait before the socket can be closed.
+        if self.head(table)?.is_none() {
+            match self.write(table, &replacement(Old::Absent)) {
+                Err(NftError::Write { source, .. }) if source.errno() == Some(Errno::EEXIST) => {}
+                result => return result,
+            }
+        }
+        self.write(table, &replacement(Old::Present))
     }
 
     /// Changes elements of sets and maps in one transaction, the rest of the table untouched: how a published port moves
@@ -153,13 +178,7 @@ impl Nft {
     pub fn observe(&self, table: &str) -> Result<Option<ObservedTable>, NftError> {
         check_name(table)?;
         let read = |source| NftError::Read { table: table.to_owned(), source };
-        let what = format!("read nftables table `{table}`");
-        let request = Request { kind: MessageType::GetTable.number(), flags: 0, what: &what };
-        let head = match self.socket.get(&request, |bytes| table_head(bytes, table), decode::table) {
-            Ok(head) => head,
-            Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(None),
-            Err(error) => return Err(read(error)),
-        };
+        let Some(head) = self.head(table)? else { return Ok(None) };
         let ruleset = Ruleset {
             chains: self.chains(table).map_err(read)?,
             sets: self.sets(table).map_err(read)?,
@@ -168,6 +187,26 @@ impl Nft {
         // NFT_TABLE_F_DORMANT
         let state = if head.flags & 1 != 0 { TableState::Dormant } else { TableState::Active };
         Ok(Some(ObservedTable { label: head.label, state, ruleset }))
+    }
+
+    /// Forgets the UDP flows that were addressed to these published ports: those that lead to a mapping's target, and those
+    /// that were begun before the port was published and reached the host itself. The next packet of each is looked up
+    /// anew.
+    ///
+    /// To be called after the table was changed, with the mappings that came, went or changed. Returns how many flows
+    /// were forgotten. Mappings of other protocols are passed over.
+    pub fn forget_udp_flows(&self, mappings: &[NatPortMapping]) -> Result<usize, NftError> {
+        forget_udp_flows(&self.socket, mappings).map_err(|source| NftError::Flows { source })
+    }
+
+    fn head(&self, table: &str) -> Result<Option<decode::TableHead>, NftError> {
+        let what = format!("read nftables table `{table}`");
+        let request = Request { kind: MessageType::GetTable.number(), flags: 0, what: &what };
+        match self.socket.get(&request, |bytes| table_head(bytes, table), decode::table) {
+            Ok(head) => Ok(Some(head)),
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
+            Err(source) => Err(NftError::Read { table: table.to_owned(), source }),
+        }
     }
 
     fn chains(&self, table: &str) -> Result<Vec<Chain>, NetlinkError> {

@@ -252,3 +252,23 @@ pub enum Inverted {
     Yes,
     No,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_told_in_words() {
+        let types = FieldTypes::of(&[FieldType::Ipv4Address, FieldType::Protocol, FieldType::Port]);
+        assert_eq!((types.number, types.length), (7 << 12 | 12 << 6 | 13, 12));
+        assert_eq!(types.describe(&[192, 0, 2, 1, 17, 0, 0, 0, 0, 53, 0, 0]), "192.0.2.1 udp 53");
+        let name = FieldTypes::of(&[FieldType::InterfaceName]);
+        assert_eq!(name.describe(b"eth0\0\0\0\0\0\0\0\0\0\0\0\0"), "eth0");
+    }
+
+    #[test]
+    fn bytes_of_no_type_of_ours_are_told_as_they_are() {
+        assert_eq!(FieldTypes { number: 1, length: 2 }.describe(&[0xab, 1]), "ab01");
+        assert_eq!(FieldTypes::of(&[FieldType::Port]).describe(&[1]), "01");
+    }
+}

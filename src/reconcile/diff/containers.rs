@@ -1,0 +1,232 @@
+//! Containers: made, made again, or changed while they run.
+
+use super::{Differ, Draft, root_cgroup};
+use crate::model::{Limits, Place, Restart};
+use crate::plan::{DesiredContainer, Endpoint, Kind, LiveSpec, ResourceId};
+use crate::reconcile::actual::{ActualContainer, Change, Phase, StoredContainer};
+use crate::reconcile::changes::{changes_between, hosts_text};
+use crate::reconcile::step::{Action, AdjustContainer, Verb};
+
+impl Differ<'_> {
+    /// Containers that are wanted, each after those that it waits for.
+    pub(super) fn containers(&mut self) {
+        let mut waiting: Vec<&DesiredContainer> = self.desired.containers.values().collect();
+        while !waiting.is_empty() {
+            let ready = waiting
+                .iter()
+                .position(|c| !c.after.iter().any(|(other, _)| waiting.iter().any(|w| w.instance == *other)))
+                .unwrap_or(0);
+            let container = waiting.remove(ready);
+            self.container(container);
+        }
+    }
+
+    fn container(&mut self, wanted: &DesiredContainer) {
+        let held = self.actual.containers.get(&wanted.instance);
+        let draft = match held {
+            None => Some(self.new_container(wanted)),
+            Some(held) => self.changed_container(wanted, held),
+        };
+        let Some(draft) = draft else {
+            self.unchanged += 1;
+            return;
+        };
+        let starts = matches!(draft.verb, Verb::Create | Verb::Replace | Verb::Restart)
+            || matches!(draft.action, Action::ReplaceContainer(_));
+        let stops = matches!(draft.action, Action::ReplaceContainer(_))
+            && held.is_some_and(|held| matches!(held.phase, Phase::Running));
+        let mut needs = vec![root_cgroup(), ResourceId::new(Kind::Image, &wanted.spec.image.name)];
+        if let Some((branch, _)) = wanted.spec.cgroup.split_once(".branch/") {
+            needs.push(ResourceId::new(Kind::Cgroup, branch));
+        }
+        needs.extend(wanted.spec.endpoints.iter().map(|e| ResourceId::new(Kind::Bridge, &e.bridge)));
+        needs.extend(wanted.spec.volumes.iter().map(|v| ResourceId::new(Kind::Volume, v.volume.as_str())));
+        needs.extend(wanted.after.iter().map(|(other, _)| ResourceId::new(Kind::Container, other)));
+        needs.extend(self.who_holds_its_addresses(wanted));
+        let id = self.push(draft, &needs);
+        if starts {
+            self.steps[id].until = wanted.after.clone();
+        }
+        if stops {
+            self.steps[id].interruption = Some("stopped first, then started: one container holds its address".into());
+        }
+    }
+
+    /// An address is free when the container that has it is gone.
+    fn who_holds_its_addresses(&self, wanted: &DesiredContainer) -> Vec<ResourceId> {
+        let mine = |address| wanted.spec.endpoints.iter().any(|mine| mine.address == address);
+        self.actual
+            .containers
+            .iter()
+            .filter(|(name, held)| {
+                **name != wanted.instance
+                    && held.stored.iter().flat_map(|s| &s.spec.endpoints).any(|theirs| mine(theirs.address))
+            })
+            .map(|(name, _)| ResourceId::new(Kind::Container, name))
+            .collect()
+    }
+
+    fn new_container(&self, wanted: &DesiredContainer) -> Draft {
+        let resource = ResourceId::new(Kind::Container, &wanted.instance);
+        Draft::new(resource, Verb::Create, "new", Action::CreateContainer(Box::new(wanted.clone())))
+            .origin(format!("container.{}", wanted.container))
+    }
+
+    fn changed_container(&self, wanted: &DesiredContainer, held: &ActualContainer) -> Option<Draft> {
+        let again = |verb, why: String, changes| {
+            let resource = ResourceId::new(Kind::Container, &wanted.instance);
+            let action = Action::ReplaceContainer(Box::new(wanted.clone()));
+            Some(
+                Draft::new(resource, verb, why, action)
+                    .changes(changes)
+                    .origin(format!("container.{}", wanted.container)),
+            )
+        };
+        let Some(label) = &held.label else {
+            return again(Verb::Repair, "was not finished".into(), vec![]);
+        };
+        if label.digest != wanted.digest() {
+            let changes = match &held.stored {
+                Some(stored) => self.spec_changes(stored, wanted),
+                None => vec![],
+            };
+            return again(Verb::Replace, replace_reason(&changes), changes);
+        }
+        match &held.phase {
+            Phase::Running | Phase::Restarting => {}
+            Phase::Exited { code: 0 } if wanted.live.restart != Restart::Always => {}
+            Phase::Exited { code } => return again(Verb::Restart, exit_reason(*code), vec![]),
+            Phase::Lost { what } => return again(Verb::Repair, format!("{what}"), vec![]),
+            Phase::Leftover => return again(Verb::Repair, "nothing of it runs".into(), vec![]),
+        }
+        self.adjusted_container(wanted, held)
+    }
+
+    fn spec_changes(&self, stored: &StoredContainer, wanted: &DesiredContainer) -> Vec<Change> {
+        let mut changes = changes_between(&stored.spec, &wanted.spec);
+        for change in &mut changes {
+            change.place = self.place_of_spec_field(wanted, &change.field);
+        }
+        changes
+    }
+
+    fn place_of_spec_field(&self, wanted: &DesiredContainer, field: &str) -> Option<Place> {
+        let key = match field.split(['.', '[']).next().unwrap_or(field) {
+            "args" => "command",
+            "endpoints" => "bridge",
+            "volumes" => "volume",
+            "mounts" => "mount",
+            "secrets" => "secret",
+            "ulimits" => "ulimit",
+            "sysctls" => "sysctl",
+            "env" => field,
+            other => other,
+        };
+        self.desired.origins.place(&format!("container.{}.{key}", wanted.container))
+    }
+
+    /// What can be written into the running container.
+    fn adjusted_container(&self, wanted: &DesiredContainer, held: &ActualContainer) -> Option<Draft> {
+        let origin = format!("container.{}", wanted.container);
+        let stored = held.stored.as_ref();
+        let limits = self.limit_changes(&held.limits, &wanted.live.limits, &origin);
+        let mut settings = match stored {
+            Some(stored) => settings_changes(&stored.live, &wanted.live),
+            None => vec![Change { field: "bundle".into(), from: None, to: Some("complete".into()), place: None }],
+        };
+        for change in &mut settings {
+            let key = change.field.split('.').next().unwrap_or_default().replace("_ms", "");
+            change.place = self.desired.origins.place(&format!("{origin}.{key}"));
+        }
+        let hosts = hosts_changes(held.hosts.as_deref(), &hosts_text(&wanted.live.hosts));
+        // A container that has ended has no links, and needs none.
+        let links = match held.phase {
+            Phase::Running | Phase::Restarting => link_changes(wanted, held),
+            _ => vec![],
+        };
+        if limits.is_empty() && settings.is_empty() && hosts.is_empty() && links.is_empty() {
+            return None;
+        }
+        // Where the last wish was the same as this one, somebody else changed it.
+        let same_wish = stored.is_some_and(|stored| stored.live == wanted.live);
+        let (verb, why) = match same_wish {
+            true => (Verb::Repair, "changed outside stack"),
+            false => (Verb::Live, "settings differ"),
+        };
+        let action = Action::AdjustContainer(Box::new(AdjustContainer {
+            desired: wanted.clone(),
+            live: wanted.live.clone(),
+            limits: !limits.is_empty(),
+            settings: !settings.is_empty(),
+            hosts: !hosts.is_empty(),
+            links: links.iter().map(|(bridge, _)| bridge.clone()).collect(),
+        }));
+        let changes: Vec<Change> =
+            limits.into_iter().chain(settings).chain(hosts).chain(links.into_iter().map(|(_, c)| c)).collect();
+        let resource = ResourceId::new(Kind::Container, &wanted.instance);
+        Some(Draft::new(resource, verb, why, action).changes(changes).origin(origin))
+    }
+}
+
+fn replace_reason(changes: &[Change]) -> String {
+    match changes {
+        [] => "made from another spec".into(),
+        [one] => format!("{} changed", one.field),
+        [first, rest @ ..] => format!("{} and {} more changed", first.field, rest.len()),
+    }
+}
+
+fn exit_reason(code: i32) -> String {
+    match code {
+        129.. => match nix::sys::signal::Signal::try_from(code - 128) {
+            Ok(signal) => format!("ended by {signal}"),
+            Err(_) => format!("ended with status {code}"),
+        },
+        _ => format!("ended with status {code}"),
+    }
+}
+
+/// Settings that the container's monitor is told of.
+fn settings_changes(held: &LiveSpec, wanted: &LiveSpec) -> Vec<Change> {
+    let strip = |live: &LiveSpec| LiveSpec { limits: Limits::default(), hosts: vec![], ..live.clone() };
+    changes_between(&strip(held), &strip(wanted))
+}
+
+fn hosts_changes(held: Option<&str>, wanted: &str) -> Vec<Change> {
+    let lines = |text: &str| -> Vec<String> { text.lines().map(str::to_string).collect() };
+    let (held, wanted) = (lines(held.unwrap_or_default()), lines(wanted));
+    let change = |from: Option<&String>, to: Option<&String>| Change {
+        field: "/etc/hosts".into(),
+        from: from.cloned(),
+        to: to.cloned(),
+        place: None,
+    };
+    let gone = held.iter().filter(|line| !wanted.contains(line)).map(|line| change(Some(line), None));
+    let new = wanted.iter().filter(|line| !held.contains(line)).map(|line| change(None, Some(line)));
+    gone.chain(new).collect()
+}
+
+fn link_changes(wanted: &DesiredContainer, held: &ActualContainer) -> Vec<(String, Change)> {
+    let state = |endpoint: &Endpoint| match held.links.iter().find(|link| link.bridge == endpoint.bridge) {
+        None => "missing",
+        Some(link) if !link.up => "down",
+        Some(link) if !link.attached => "not on its bridge",
+        Some(link) if !link.carrier => "down in the container",
+        Some(_) => "up",
+    };
+    wanted
+        .spec
+        .endpoints
+        .iter()
+        .filter(|endpoint| state(endpoint) != "up")
+        .map(|endpoint| {
+            let change = Change {
+                field: format!("link {} on bridge {}", endpoint.interface, endpoint.bridge),
+                from: Some(state(endpoint).into()),
+                to: Some("up".into()),
+                place: None,
+            };
+            (endpoint.bridge.clone(), change)
+        })
+        .collect()
+}
