@@ -89,6 +89,33 @@ fn a_link_with_a_small_mtu_is_made_too() {
 }
 
 #[test]
+fn a_strangers_link_of_the_same_name_is_left_alone() {
+    let (host, container) = (Namespace::new(), Namespace::new());
+    host.program("ip link add name front type bridge");
+    host.program("ip link add name ve-front2 type bridge");
+    host.with_links(async |links| {
+        let address = "10.9.0.1/26".parse().unwrap();
+        let spec = BridgeSpec { name: "front".into(), address, mtu: 1400, alias: "label".into() };
+        links.create_bridge(&spec).await.unwrap_err();
+        let bridge_index = links.list().unwrap().iter().find(|link| link.name == "front").unwrap().index;
+        let veth = VethSpec {
+            host_name: "ve-front2".into(),
+            alias: "label".into(),
+            bridge_index,
+            mtu: 1400,
+            peer_name: "eth0".into(),
+            peer_mac: [2, 0, 0, 0, 0, 1],
+            netns_pid: container.task,
+        };
+        let error = links.create_veth_pair(&veth).await.unwrap_err();
+        assert_eq!(error.to_string(), "the kernel refused to create veth pair `ve-front2`");
+        for link in links.list().unwrap() {
+            assert!(link.alias.is_none() && !link.up && link.addresses.is_empty(), "{link:?}");
+        }
+    });
+}
+
+#[test]
 fn many_links_are_deleted_at_once_and_no_others() {
     let world = World::new();
     world.host.with_links(async |links| {
@@ -153,10 +180,26 @@ fn the_routes_tell_which_subnets_are_taken() {
     assert_eq!(found, ["10.70.0.0/26 front", "10.71.0.0/26 back", "10.99.0.0/16 uplink", "192.0.2.0/24 uplink"]);
 }
 
-/// Every way in that is open, and what the server sees of the one who came.
 #[test]
 fn what_is_published_is_reached_from_where_it_should_be() {
-    let world = World::new();
+    check_what_is_reached(&World::new());
+}
+
+/// Where the kernel filters bridged frames, it translates them inside the bridge; where not, it routes them back.
+#[test]
+fn bridged_frames_may_be_filtered_or_not() {
+    for filtered in ["0", "1"] {
+        let world = World::new();
+        let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        if world.host.run(|| std::fs::exists(path).unwrap()) {
+            world.host.run(|| std::fs::write(path, filtered).unwrap());
+            check_what_is_reached(&world);
+        }
+    }
+}
+
+/// Every way in that is open, and what the server sees of the one who came.
+fn check_what_is_reached(world: &World) {
     world.web.serve_tcp(Ipv4Addr::UNSPECIFIED, 80);
     world.db.serve_tcp(Ipv4Addr::UNSPECIFIED, 5432);
     world.other.serve_tcp(Ipv4Addr::UNSPECIFIED, 80);

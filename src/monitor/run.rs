@@ -17,7 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::runtime::sys::trim_heap;
+use crate::runtime::sys::give_memory_back;
 
 use super::health::{HealthCheck, Verdict};
 use super::log::Stream;
@@ -88,7 +88,7 @@ impl Monitor<'_> {
 
     /// Follows the container to its end.
     pub(super) fn run(mut self, mut phase: Phase) {
-        trim_heap();
+        give_memory_back();
         while !matches!(phase, Phase::Exited) {
             let ready = wait(&self.signals, &phase);
             phase = self.step(phase, &ready);
@@ -256,7 +256,7 @@ impl Monitor<'_> {
         self.status.state = State::Restarting;
         self.status.next_start_at = Timestamp::now().checked_add(pause).ok();
         self.publish();
-        trim_heap();
+        give_memory_back();
         Phase::Waiting { until: Instant::now() + pause }
     }
 
@@ -272,7 +272,7 @@ impl Monitor<'_> {
                 self.status.note = None;
                 self.log.remark(&format!("restarted after {before}"));
                 let phase = Phase::Running(Box::new(self.begin(payload)));
-                trim_heap();
+                give_memory_back();
                 phase
             }
             Err(error) => {

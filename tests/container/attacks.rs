@@ -1,10 +1,11 @@
 //! Attacks on container runtimes of recent years, one test each: the image is the attacker's, and so is the program.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use stack::runtime::container::{ExecProgram, ExecSpec, ProcessSettings, Rootfs, Stdio};
+use stack::runtime::container::{self, ExecProgram, ExecSpec, ProcessSettings, Rootfs, Stdio};
 use stack::runtime::oci::OciMount;
 
 use super::bundle::{Bundle, Running};
@@ -119,6 +120,29 @@ fn no_working_directory_through_a_descriptor() {
     }
 }
 
+/// The same, by the one descriptor that is there on purpose. Links of procfs are not followed when the directory is made, and a
+/// process that joins a container has no `/proc/self` in it; that a directory is inside is looked at once more when it is entered.
+#[test]
+fn no_working_directory_outside_of_the_root() {
+    let mut bundle = Bundle::running(&["true"]);
+    bundle.process().cwd = "/proc/self/fd/0".into();
+    let program = bundle.program();
+    let host = std::fs::File::open("/").unwrap();
+    let stdio = Stdio { stdin: host.as_fd(), ..Stdio::inherit() };
+    let error = container::spawn(&program, &stdio).expect_err("a refusal");
+    assert!(error.to_string().contains("make the directory `/proc/self/fd/0`"), "{error}");
+    // Nor for a program that is run in the container later.
+    let sleeping = Bundle::new("echo up; exec sleep 98765");
+    let mut running = Running::start(&sleeping).unwrap();
+    running.line();
+    let process =
+        ProcessSettings { args: vec!["/bin/true".into()], cwd: "/proc/self/fd/0".into(), ..ProcessSettings::default() };
+    let spec = ExecSpec { init: running.pid(), process, cgroup_procs: Vec::new(), terminal: None };
+    let error = container::exec(&ExecProgram::compile(&spec).unwrap(), &stdio).expect_err("a refusal");
+    let text = super::bundle::chain(&error);
+    assert!(text.contains("enter the directory `/proc/self/fd/0`"), "{text}");
+}
+
 /// The layers of an image are open while it is set up.
 #[test]
 fn no_working_directory_in_a_layer_of_the_host() {
@@ -154,8 +178,8 @@ fn no_working_directory_through_a_descriptor_in_exec() {
             terminal: None,
         };
         let program = ExecProgram::compile(&spec).unwrap();
-        if let Ok(executed) = stack::runtime::container::exec(&program, &Stdio::inherit()) {
-            assert_ne!(super::bundle::wait(std::os::fd::AsFd::as_fd(&executed.pidfd)), 0, "descriptor {number}");
+        if let Ok(executed) = container::exec(&program, &Stdio::inherit()) {
+            assert_ne!(super::bundle::wait(executed.pidfd.as_fd()), 0, "descriptor {number}");
         }
     }
 }

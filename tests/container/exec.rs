@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use stack::runtime::container::{
-    self, Credentials, ExecError, ExecProgram, ExecSpec, ProcessSettings, Stdio, TerminalSize,
+    self, Credentials, ExecError, ExecProgram, ExecSpec, ProcessSettings, Stdio, TerminalError, TerminalSize,
 };
 use stack::runtime::oci::OciCapabilities;
 
@@ -148,20 +148,27 @@ fn at_a_terminal_of_the_container() {
     assert!(text.contains("/dev/pts/0\r\n") && text.contains("got word\r\n") && text.ends_with("8\r\n"), "{text}");
 }
 
+/// CVE-2025-52565: what stands where the multiplexer should be is the container's choice.
 #[test]
 fn a_false_multiplexer_is_found_out() {
-    let mut bundle = Bundle::new("echo up; exec sleep 98765");
-    bundle.config.mounts.retain(|mount| mount.destination != "/dev/pts");
-    bundle.config.mounts.push(stack::runtime::oci::OciMount {
-        destination: "/dev/pts".into(),
-        kind: Some("tmpfs".into()),
-        ..Default::default()
-    });
-    bundle.process().args[2] = "ln -s /proc/self/fd/0 /dev/pts/ptmx; echo up; exec sleep 98765".into();
-    let mut running = Running::start(&bundle).unwrap();
-    running.line();
-    let mut at_terminal = spec(&running, &["true"]);
-    at_terminal.terminal = Some(TerminalSize { rows: 1, columns: 1 });
-    let program = ExecProgram::compile(&at_terminal).unwrap();
-    assert!(matches!(container::exec(&program, &Stdio::inherit()), Err(ExecError::Terminal { .. })));
+    let refusal = |script: &str| {
+        let mut bundle = Bundle::new(&format!("{script}; echo up; exec sleep 98765"));
+        bundle.config.mounts.retain(|mount| mount.destination != "/dev/pts");
+        bundle.config.mounts.push(stack::runtime::oci::OciMount {
+            destination: "/dev/pts".into(),
+            kind: Some("tmpfs".into()),
+            ..Default::default()
+        });
+        let mut running = Running::start(&bundle).unwrap();
+        running.line();
+        let mut at_terminal = spec(&running, &["true"]);
+        at_terminal.terminal = Some(TerminalSize { rows: 1, columns: 1 });
+        let program = ExecProgram::compile(&at_terminal).unwrap();
+        match container::exec(&program, &Stdio::inherit()) {
+            Err(ExecError::Terminal { source }) => source,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(matches!(refusal("ln -s /dev/null /dev/pts/ptmx"), TerminalError::Open { .. }));
+    assert!(matches!(refusal("touch /dev/pts/ptmx"), TerminalError::NotAMultiplexer));
 }

@@ -23,7 +23,8 @@ pub(super) const RTM_GETADDR: u16 = 22;
 const IFLA_EXT_MASK: u16 = 29;
 /// `RTEXT_FILTER_SKIP_STATS`: counters are half of a link's description and nobody asked for them.
 const SKIP_STATISTICS: u32 = 1 << 3;
-/// The high byte of the group into which links are put to be deleted together; the rest is our process's number.
+/// The high byte of the group into which links are put to be deleted together; the rest is our process's number, so that
+/// two runs do not meet. What a run left in its group when it was killed was to be deleted all the same.
 const DOOMED_GROUP: u32 = 0x5d00_0000;
 
 /// What went wrong with a link.
@@ -97,15 +98,11 @@ impl Links {
         check(&spec.host_name, &spec.alias)?;
         check(&spec.peer_name, "")?;
         let name = &spec.host_name;
-        // The kernel takes requests of one socket in order, so all three can be on their way at once.
-        let created = self.create(create_veth(spec), format!("create veth pair `{name}`"));
-        let finished = self.request(
-            RouteNetlinkMessage::NewLink(finish_veth(spec, self.ipv6)),
-            0,
-            format!("set up link `{name}`"),
-        );
+        self.create(create_veth(spec), format!("create veth pair `{name}`")).answer().await?;
+        // Not sent along with the first: were the name taken, it would put our label on somebody else's link.
+        let finished = RouteNetlinkMessage::NewLink(finish_veth(spec, self.ipv6));
+        let finished = self.request(finished, 0, format!("set up link `{name}`"));
         let index = self.index_of(name);
-        created.answer().await?;
         finished.answer().await?;
         index.await
     }

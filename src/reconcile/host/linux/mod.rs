@@ -14,7 +14,7 @@ mod wait;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::OnceCell;
 
@@ -28,7 +28,7 @@ use crate::reconcile::diff::HostFacts;
 use crate::reconcile::step::Action;
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::image::ImageStore;
-use crate::runtime::net::{Links, Sysctls};
+use crate::runtime::net::{Links, Nft, Sysctls};
 
 pub use exec::{ExecFailure, ExecWish};
 use images::KnownImage;
@@ -70,8 +70,17 @@ pub struct LinuxHost {
     known: Arc<Mutex<BTreeMap<String, KnownImage>>>,
     links: Arc<OnceCell<Links>>,
     launcher: Arc<OnceCell<Launcher>>,
+    /// Links that wait to be deleted together, each with who waits for it.
+    doomed: Arc<Mutex<Vec<Doomed>>>,
+    deleting: Arc<tokio::sync::Mutex<()>>,
+    /// One socket for the whole run: after a transaction that deleted something, the kernel takes some 10 ms to let a
+    /// netfilter socket be closed. It is let go of last.
+    nft: Arc<OnceLock<Nft>>,
     sysctls: Sysctls,
 }
+
+/// Links to delete, and where to say how it went; what went wrong, in words.
+type Doomed = (Vec<u32>, tokio::sync::oneshot::Sender<Option<String>>);
 
 impl LinuxHost {
     /// Finds out how this host does things. Changes nothing.
@@ -85,6 +94,9 @@ impl LinuxHost {
             known: Arc::default(),
             links: Arc::default(),
             launcher: Arc::default(),
+            doomed: Arc::default(),
+            deleting: Arc::default(),
+            nft: Arc::default(),
             sysctls: Sysctls::default(),
         })
     }
