@@ -206,7 +206,12 @@ impl Monitor<'_> {
             return;
         }
         run.ending = Some(Ending { cause, kill_at: Some(Instant::now() + self.launcher.spec.stop_timeout()) });
-        match plan_stop(run.payload.pid, self.launcher.spec.stop_signal) {
+        // An init of ours forwards every signal.
+        let plan = match self.launcher.spec.init {
+            true => StopPlan::Ask,
+            false => plan_stop(run.payload.pid, self.launcher.spec.stop_signal),
+        };
+        match plan {
             StopPlan::Ask => {
                 // Fails only where it has ended, which the loop is about to see.
                 let _ = run.payload.signal(self.launcher.spec.stop_signal);
