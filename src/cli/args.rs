@@ -68,7 +68,7 @@ pub struct UpArgs {
     /// Wait until every container with a health probe is healthy.
     #[arg(long)]
     pub wait: bool,
-    /// Print the plan and what came of it as JSON.
+    /// Print what came of it as JSON.
     #[arg(long)]
     pub json: bool,
 }
