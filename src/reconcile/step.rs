@@ -103,7 +103,17 @@ pub enum Action {
     AdjustContainer(Box<AdjustContainer>),
     RemoveContainer {
         instance: String,
+        links: LinksOf,
     },
+}
+
+/// What becomes of the links of a container that goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinksOf {
+    Deleted,
+    /// Their bridges go in the same plan and take them along: the kernel is slow at deleting links, and as slow at
+    /// deleting one as at deleting many at once.
+    LeftToBridges,
 }
 
 /// Changes of a running container.

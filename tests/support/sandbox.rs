@@ -162,7 +162,8 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        for stack in fs::read_dir(format!("/proc/{}/root{}", self.pid(), self.run_dir().display())).into_iter().flatten()
+        for stack in
+            fs::read_dir(format!("/proc/{}/root{}", self.pid(), self.run_dir().display())).into_iter().flatten()
         {
             let name = stack.map(|entry| entry.file_name().to_string_lossy().into_owned()).unwrap_or_default();
             let _ = self.command(&["down", "--name", &name]).output();

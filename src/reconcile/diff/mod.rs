@@ -5,7 +5,7 @@ mod containers;
 use std::collections::BTreeMap;
 
 use super::actual::{Actual, ActualBridge, ActualContainer, Change, KernelLimits};
-use super::step::{Action, Plan, Step, Verb};
+use super::step::{Action, LinksOf, Plan, Step, Verb};
 use crate::model::{Limits, PortMap};
 use crate::plan::{Desired, DesiredBridge, DesiredNat, Kind, ResourceId};
 
@@ -151,9 +151,20 @@ impl Differ<'_> {
                 .map(|(other, _)| ResourceId::new(Kind::Container, other))
                 .collect();
             let why = self.not_wanted();
-            let action = Action::RemoveContainer { instance: name.clone() };
+            let action = Action::RemoveContainer { instance: name.clone(), links: self.links_of(name) };
             let draft = Draft::new(ResourceId::new(Kind::Container, name), Verb::Destroy, why, action);
             self.push(draft, &dependents);
+        }
+    }
+
+    fn links_of(&self, instance: &str) -> LinksOf {
+        let stays = |bridge: &String| {
+            !self.actual.bridges.contains_key(bridge) || self.desired.bridges.contains_key(bridge.as_str())
+        };
+        let links = self.actual.containers.get(instance).map(|container| container.links.as_slice());
+        match links.unwrap_or_default().iter().any(|link| stays(&link.bridge)) {
+            true => LinksOf::Deleted,
+            false => LinksOf::LeftToBridges,
         }
     }
 
