@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::actual::{Actual, ActualBridge, ActualContainer, ActualRoot, Change, KernelLimits};
 use super::step::{Action, LinksOf, Plan, Step, Verb};
-use crate::model::{Limits, Name};
+use crate::model::{Limits, Name, PortMap};
 use crate::plan::{Desired, DesiredBridge, DesiredNat, Kind, ResourceId};
 
 /// What only a host can tell of a wish: how its kernel would hold it. Pure, and the same at every call.
@@ -349,7 +349,8 @@ impl Differ<'_> {
         wanted: &BTreeMap<String, String>,
     ) -> Vec<Change> {
         let place = |field: &str| {
-            let target = nat.ports.iter().find(|target| field.contains(&target.port.host_port.to_string()))?;
+            let is_it = |port: &PortMap| field.ends_with(&format!(":{}/{}", port.host_port, port.protocol));
+            let target = nat.ports.iter().find(|target| is_it(&target.port))?;
             let container = &self.desired.containers.get(&target.instance)?.container;
             self.desired.origins.place(&format!("container.{container}.port"))
         };
