@@ -10,7 +10,7 @@ mod step;
 
 pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
 pub use actual::{
-    Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, Change, HealthState, KernelLimits,
+    Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Change, HealthState, KernelLimits,
     Phase, RunFacts, StoredContainer,
 };
 pub use changes::hosts_text;
