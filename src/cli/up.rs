@@ -92,9 +92,11 @@ pub fn ended(travelled: &Travelled) -> Result<(), Exit> {
     if !failures.is_empty() {
         let left_out = match skipped.len() {
             0 => String::new(),
-            n => format!(", and {n} that hang on them were left out"),
+            1 => ", and 1 that hangs on what failed was left out".to_string(),
+            n => format!(", and {n} that hang on what failed were left out"),
         };
-        anstream::eprintln!("{} {} steps failed{left_out}", paint(BAD, "error:"), failures.len());
+        let steps = if failures.len() == 1 { "step" } else { "steps" };
+        anstream::eprintln!("{} {} {steps} failed{left_out}", paint(BAD, "error:"), failures.len());
         return Err(Exit::Failed);
     }
     if !travelled.left.is_empty() {
