@@ -96,7 +96,7 @@ impl Differ<'_> {
             Phase::Running | Phase::Restarting => {}
             Phase::Exited { code: 0 } if wanted.live.restart != Restart::Always => {}
             Phase::Exited { code } => return again(Verb::Restart, exit_reason(*code), vec![]),
-            Phase::Lost { what } => return again(Verb::Repair, format!("{what}"), vec![]),
+            Phase::Lost { what } => return again(Verb::Repair, (*what).into(), vec![]),
             Phase::Leftover => return again(Verb::Repair, "nothing of it runs".into(), vec![]),
         }
         self.adjusted_container(wanted, held)
