@@ -110,7 +110,7 @@ pub struct PsArgs {
     /// Every stack of this host.
     #[arg(short, long)]
     pub all: bool,
-    /// Print it as JSON.
+    /// Print it as JSON, with all that is known.
     #[arg(long)]
     pub json: bool,
 }
@@ -132,7 +132,7 @@ pub struct LogsArgs {
     /// Put the time before each line.
     #[arg(short, long)]
     pub timestamps: bool,
-    /// Print a JSON object a line.
+    /// Print a JSON document a line.
     #[arg(long)]
     pub json: bool,
 }
@@ -153,12 +153,12 @@ pub struct ExecArgs {
     /// `KEY=value`, may be given several times.
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub env: Vec<String>,
-    /// [default: the container's]
+    /// The folder that it runs in [default: the container's].
     #[arg(short, long, value_name = "FOLDER")]
     pub workdir: Option<String>,
-    /// An instance, such as `web` or `web-2`.
+    /// The container; one of several replicas with its number, such as `web-1`.
     pub container: String,
-    /// The program and its arguments.
+    /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
 }
@@ -170,7 +170,7 @@ pub struct CheckArgs {
     pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub file: FileArg,
-    /// Print the diagnostics as JSON.
+    /// Print what was found as JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -185,7 +185,7 @@ pub struct GraphArgs {
     /// How it is drawn.
     #[arg(long, value_enum, default_value_t = GraphFormat::Text)]
     pub format: GraphFormat,
-    /// Print its nodes and edges as JSON.
+    /// The same as data.
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
 }

@@ -23,7 +23,11 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         }
         match load(&path) {
             Ok(stack) => {
-                let counts = format!("stack {}, {} containers", stack.name, stack.containers.len());
+                let containers = match stack.containers.len() {
+                    1 => "1 container".to_string(),
+                    n => format!("{n} containers"),
+                };
+                let counts = format!("stack {}, {containers}", stack.name);
                 anstream::println!("{} {} ({counts})", paint(GOOD, "ok"), path.display());
             }
             Err(wrong) => exit = wrong,

@@ -14,7 +14,7 @@ use crate::model::{Name, Stack};
 use crate::reconcile::{LinuxHost, RoadError, Roots};
 
 /// The file that a command reads where none is named.
-const DEFAULT_FILE: &str = "stack.toml";
+pub const DEFAULT_FILE: &str = "stack.toml";
 
 /// The stack file that was named, by whichever of the two ways.
 pub fn file_path(positional: Option<&PathBuf>, flag: &FileArg) -> PathBuf {

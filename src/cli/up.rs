@@ -60,13 +60,18 @@ pub async fn road(host: &LinuxHost, wish: &Wish<'_>, shown: &Shown<'_>) -> Resul
         anstream::print!("{}", plan(&looked.plan, &shown.file.display().to_string(), Tense::Does));
     }
     let mut progress = Progress::new(&looked.plan);
+    let acts = !looked.plan.is_empty();
     let interrupt = async {
         if tokio::signal::ctrl_c().await.is_err() {
             // Without a handler the signal ends the process, which the next run repairs too.
             std::future::pending::<()>().await;
         }
     };
-    travel(host, wish, looked, interrupt, |event| progress.event(&event)).await
+    let travelled = travel(host, wish, looked, interrupt, |event| progress.event(&event)).await?;
+    if acts && !shown.json {
+        anstream::println!();
+    }
+    Ok(travelled)
 }
 
 async fn wait_for_health(host: &LinuxHost, stack: &Stack) -> bool {
@@ -92,11 +97,14 @@ pub fn ended(travelled: &Travelled) -> Result<(), Exit> {
     if !failures.is_empty() {
         let left_out = match skipped.len() {
             0 => String::new(),
-            1 => ", and 1 that hangs on what failed was left out".to_string(),
-            n => format!(", and {n} that hang on what failed were left out"),
+            1 => ", and 1 that hangs on it was left out".into(),
+            n => format!(", and {n} that hang on it were left out"),
         };
-        let steps = if failures.len() == 1 { "step" } else { "steps" };
-        anstream::eprintln!("{} {} {steps} failed{left_out}", paint(BAD, "error:"), failures.len());
+        let count = match failures.len() {
+            1 => "1 step failed".to_string(),
+            n => format!("{n} steps failed"),
+        };
+        anstream::eprintln!("{} {count}{left_out}", paint(BAD, "error:"));
         return Err(Exit::Failed);
     }
     if !travelled.left.is_empty() {

@@ -200,7 +200,8 @@ impl Differ<'_> {
             }
             (false, _) => return,
         };
-        self.push(Draft::new(root_cgroup(), verb, why, Action::CreateRoot), &[]);
+        // No line of the file asks for it alone.
+        self.push(Draft::new(root_cgroup(), verb, why, Action::CreateRoot).origin(String::new()), &[]);
     }
 
     fn branches(&mut self) {
