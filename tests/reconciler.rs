@@ -9,8 +9,8 @@ use stack::file::{self, Files, HostFiles, Surroundings};
 use stack::model::{Condition, Limits, Name, Stack};
 use stack::plan::{DesiredContainer, DesiredNat, Kind, Label, Resolved, ResolvedImage, digest_of};
 use stack::reconcile::{
-    Action, Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Event, HealthState, Host,
-    HostError, HostFacts, KernelLimits, Phase, RunFacts, StoredContainer, Verb, Volumes, Wish, hosts_text, look,
+    Action, Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Event, HealthState,
+    Host, HostError, HostFacts, KernelLimits, Phase, RunFacts, StoredContainer, Verb, Volumes, Wish, hosts_text, look,
     travel,
 };
 

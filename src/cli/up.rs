@@ -30,8 +30,12 @@ fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
     let (travelled, sick) = wait_for(async {
         let travelled = road(&host, &wish, &Shown { file: path, json: args.json }).await?;
         let sick = match args.wait && travelled.report.succeeded() {
-            true => wait_for_health(&host, &stack).await,
-            false => false,
+            true => tokio::select! {
+                sick = wait_for_health(&host, &stack) => sick,
+                // What was asked for stands; only the waiting ends.
+                Ok(()) = tokio::signal::ctrl_c() => return Ok((travelled, Some(Exit::Interrupted))),
+            },
+            false => None,
         };
         Ok((travelled, sick))
     })?
@@ -42,8 +46,8 @@ fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
     }
     timings(global, &travelled.timings);
     match sick {
-        true => Err(Exit::Failed),
-        false => ended(&travelled),
+        Some(exit) => Err(exit),
+        None => ended(&travelled),
     }
 }
 
@@ -74,13 +78,12 @@ pub async fn road(host: &LinuxHost, wish: &Wish<'_>, shown: &Shown<'_>) -> Resul
     Ok(travelled)
 }
 
-async fn wait_for_health(host: &LinuxHost, stack: &Stack) -> bool {
-    let mut sick = false;
+async fn wait_for_health(host: &LinuxHost, stack: &Stack) -> Option<Exit> {
+    let mut sick = None;
     for (name, container) in stack.containers.iter().filter(|(_, container)| container.health.is_some()) {
         for instance in crate::plan::instances(name, container) {
             if let Err(error) = host.reached(&instance, Condition::Healthy).await {
-                failed(&error.chain(), &[]);
-                sick = true;
+                sick = Some(failed(&error.chain(), &[]));
             }
         }
     }

@@ -10,8 +10,8 @@ mod step;
 
 pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
 pub use actual::{
-    Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Change, HealthState, KernelLimits,
-    Phase, RunFacts, StoredContainer,
+    Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Change, HealthState,
+    KernelLimits, Phase, RunFacts, StoredContainer,
 };
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
