@@ -157,3 +157,19 @@ fn two_runs_at_once_do_not_mix() {
     assert_eq!(first.wait().unwrap().code(), Some(0));
     assert!(answers(&host, 8080).starts_with("shop"));
 }
+
+#[test]
+fn a_written_subnet_that_the_host_routes_elsewhere_is_refused_before_anything_changes() {
+    let host = Sandbox::new();
+    host.sh("ip link add mine type bridge && ip link set mine up && ip addr add 10.70.0.1/24 dev mine");
+    let text = stack("shop", 8080).replace("[bridge.front]", "[bridge.front]\nsubnet = \"10.70.0.64/26\"");
+    host.write("stack.toml", &text);
+    let outcome = host.stack(&["up"]);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert_says(&outcome.stderr, &["10.70.0.64/26", "10.70.0.0/24", "mine"]);
+    assert!(
+        host.leftovers().iter().all(|line| line.contains("mine") || line.contains("run directory")),
+        "{:?}",
+        host.leftovers()
+    );
+}
