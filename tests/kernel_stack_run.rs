@@ -171,15 +171,13 @@ fn an_unhealthy_container_is_restarted_where_the_file_says_so() {
 #[test]
 fn a_container_waits_until_others_are_healthy_and_completed() {
     let host = Sandbox::new();
-    let text = format!(
-        "name = \"shop\"\n[volume.v]\n\
+    let text = "name = \"shop\"\n[volume.v]\n\
          [container.migrate]\nimage = \"host:\"\ncommand = [\"sh\", \"-c\", \"sleep 0.3; echo migrated > /v/done\"]\nvolume = [\"v:/v\"]\n\
          [container.db]\nimage = \"host:\"\ncommand = [\"sh\", \"-c\", \"sleep 0.3; touch /v/up; exec sleep 3600\"]\nvolume = [\"v:/v\"]\n\
-         health = {{ exec = [\"test\", \"-e\", \"/v/up\"], interval = \"100ms\", retries = 50 }}\n\
+         health = { exec = [\"test\", \"-e\", \"/v/up\"], interval = \"100ms\", retries = 50 }\n\
          [container.web]\nimage = \"host:\"\ncommand = [\"ls\", \"/v\"]\nvolume = [\"v:/v\"]\n\
-         after = {{ db = \"healthy\", migrate = \"completed\" }}\n"
-    );
-    let shown = apply(&host, &text);
+         after = { db = \"healthy\", migrate = \"completed\" }\n";
+    let shown = apply(&host, text);
     assert_says(&shown, &["waits until db is healthy", "waits until migrate is completed"]);
     assert_eq!(output_of(&host, "web"), "done\nup");
 }
