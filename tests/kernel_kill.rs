@@ -1,7 +1,6 @@
 //! Ring 5: `stack` killed at any instant. Whatever it was doing, the next plain run of `up` or `down` sets it right, and
 //! nothing is left behind in the end.
 
-#[allow(dead_code, reason = "each test file uses its own part of the sandbox")]
 #[path = "support/sandbox.rs"]
 mod sandbox;
 

@@ -240,3 +240,15 @@ fn a_port_that_is_bound_to_one_address_does_not_answer_on_another() {
     assert_eq!(neighbour.ask(HOST, 8080), None);
     assert_eq!(answer(&host, 8080), None);
 }
+
+#[test]
+fn the_table_reads_well_in_nft() {
+    let host = three_servers();
+    let table = host.sh("nft list table inet stack_shop");
+    let set = table.split("set bridges").nth(1).and_then(|rest| rest.split('}').next()).expect("the set of bridges");
+    for bridge in host.sh("ip -o link show type bridge | cut -d: -f2").split_whitespace() {
+        assert!(set.contains(&format!("\"{bridge}\"")), "{bridge} is not in {set}");
+    }
+    // What nft prints, nft takes.
+    host.sh("nft list ruleset > ruleset && nft --check -f ruleset");
+}

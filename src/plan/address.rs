@@ -10,33 +10,40 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     #[error(
-        "no free subnet is left in {pool} for bridge `{bridge}`: every /{prefix} of it overlaps a route or another stack"
+        "no free subnet is left for bridge `{bridge}`: every /{prefix} of 10.64.0.0/10, 172.16.0.0/12 and 192.168.0.0/16 \
+         overlaps a route or another stack"
     )]
-    NoSubnet { bridge: String, pool: Ipv4Net, prefix: u8 },
+    NoSubnet { bridge: String, prefix: u8 },
     #[error("subnet {subnet} of bridge `{bridge}` has {room} addresses for containers, and {wanted} are needed")]
     SubnetFull { bridge: String, subnet: Ipv4Net, room: usize, wanted: usize },
 }
 
-/// Chosen subnets are cut from here: out of the ranges that VPNs and home routers like best.
-const POOL: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 64, 0, 0), 10);
+/// Chosen subnets are cut from the first of these that has one: the part of 10.0.0.0/8 that VPNs and home routers like
+/// least, then what is left where a VPN routes all of it.
+const POOLS: [(Ipv4Addr, u8); 3] =
+    [(Ipv4Addr::new(10, 64, 0, 0), 10), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(192, 168, 0, 0), 16)];
 /// 61 containers a bridge; small, so that many stacks find room beside a host's own routes.
 const PREFIX: u8 = 26;
 
 /// A free subnet for a bridge. The search begins at a place that the names decide, so that the same stack gets the same
 /// subnet again after a `down`.
 pub fn choose_subnet(stack: &str, bridge: &str, taken: &[Ipv4Net]) -> Result<Ipv4Net, AddressError> {
-    let pool = Ipv4Net::new_assert(POOL.0, POOL.1);
-    let count = 1u32 << (PREFIX - POOL.1);
     let hash = Sha256::digest(format!("{stack}/{bridge}"));
-    let start = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) % count;
-    let base = u32::from(POOL.0);
-    (0..count)
-        .map(|step| {
-            let index = (start + step) % count;
-            Ipv4Net::new_assert(Ipv4Addr::from(base + (index << (32 - PREFIX))), PREFIX)
-        })
-        .find(|subnet| !taken.iter().any(|other| overlap(subnet, other)))
-        .ok_or(AddressError::NoSubnet { bridge: bridge.into(), pool, prefix: PREFIX })
+    let start = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+    let free = |subnet: &Ipv4Net| !taken.iter().any(|other| overlap(subnet, other));
+    POOLS
+        .into_iter()
+        .find_map(|pool| subnets_of(pool, start).find(free))
+        .ok_or(AddressError::NoSubnet { bridge: bridge.into(), prefix: PREFIX })
+}
+
+/// All subnets of a pool, beginning with the one at `start`.
+fn subnets_of((base, length): (Ipv4Addr, u8), start: u32) -> impl Iterator<Item = Ipv4Net> {
+    let count = 1u32 << (PREFIX - length);
+    (0..count).map(move |step| {
+        let index = (start % count + step) % count;
+        Ipv4Net::new_assert(Ipv4Addr::from(u32::from(base) + (index << (32 - PREFIX))), PREFIX)
+    })
 }
 
 /// Whether two subnets share an address. A default route shares nothing: it says where everything else goes.
@@ -123,7 +130,17 @@ mod tests {
         let first = choose_subnet("shop", "front", &[]).unwrap();
         let second = choose_subnet("shop", "front", &[first]).unwrap();
         assert_ne!(first, second);
-        assert!(matches!(choose_subnet("shop", "front", &[net("10.0.0.0/8")]), Err(AddressError::NoSubnet { .. })));
+    }
+
+    #[test]
+    fn where_all_of_one_range_is_routed_another_is_chosen() {
+        let choose =
+            |taken: &[&str]| choose_subnet("shop", "front", &taken.iter().map(|text| net(text)).collect::<Vec<_>>());
+        assert!(net("10.64.0.0/10").contains(&choose(&["10.0.0.0/10"]).unwrap()));
+        assert!(net("172.16.0.0/12").contains(&choose(&["10.0.0.0/8"]).unwrap()));
+        assert!(net("192.168.0.0/16").contains(&choose(&["10.0.0.0/8", "172.16.0.0/12"]).unwrap()));
+        let all = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"];
+        assert!(matches!(choose(&all), Err(AddressError::NoSubnet { .. })));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use netlink_bindings::nftables::{
 };
 use netlink_bindings::traits::Pusher;
 
-use super::ruleset::{Chain, Expression, Inverted, Policy, Rule, Ruleset, Set};
+use super::ruleset::{Chain, Expression, FieldType, FieldTypes, Inverted, Policy, Rule, Ruleset, Set};
 use crate::runtime::net::netlink::{Batch, NLM_F_ACK, NLM_F_CREATE, Request};
 
 /// `NFNL_SUBSYS_NFTABLES`, the high byte of every message type.
@@ -202,6 +202,9 @@ fn push_set(batch: &mut Batch, table: &str, set: &Set, id: u32) {
         if let Some(value) = set.value {
             attributes = attributes.push_data_type(value.number).push_data_len(value.length);
         }
+        if set.key == FieldTypes::of(&[FieldType::InterfaceName]) {
+            attributes = attributes.push_userdata(&key_in_host_order());
+        }
         attributes.push_id(id).end_nested();
     });
 }
@@ -301,6 +304,14 @@ fn push_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(value);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
+/// User data that tells the `nft` program to read a set's keys forwards. It shows names as nothing without it.
+fn key_in_host_order() -> Vec<u8> {
+    const KEY_BYTE_ORDER: u8 = 0;
+    const HOST_ENDIAN: u32 = 1;
+    let value = HOST_ENDIAN.to_ne_bytes();
+    [&[KEY_BYTE_ORDER, value.len() as u8][..], &value].concat()
 }
 
 /// User data with a comment in it: type, length with its NUL, text.
