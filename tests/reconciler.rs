@@ -263,7 +263,7 @@ impl Host for FakeHost {
                 }
                 return self.change(name, |c| c.stored = Some(StoredContainer::from(&adjust.desired)));
             }
-            Action::RemoveContainer { instance } => {
+            Action::RemoveContainer { instance, .. } => {
                 drop(world);
                 return self.remove(instance);
             }

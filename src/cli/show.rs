@@ -121,7 +121,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// The version of every JSON document that is printed. It grows when a field goes or changes its meaning.
+/// The version of the JSON documents that tell of plans and of what runs. It grows when a field goes or changes its meaning.
 pub const JSON_VERSION: u32 = 1;
 
 /// A plan as data.

@@ -38,7 +38,7 @@ fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
     .map_err(|error| road_failed(&error))?;
     match args.json {
         true => anstream::println!("{:#}", json(&travelled)),
-        false => anstream::print!("{}", ps::table(&travelled.actual, &stack.origins.file)),
+        false => anstream::print!("{}", ps::table(&travelled.actual, stack.name.as_str())),
     }
     timings(global, &travelled.timings);
     match sick {

@@ -58,11 +58,11 @@ pub struct ActualBridge {
     pub up: bool,
     pub mtu: u32,
     pub address: Option<Ipv4Net>,
-    /// `route_localnet`: what is published on 127.0.0.1 needs it.
+    /// Whether `route_localnet`, which ports on 127.0.0.1 need, and `disable_ipv6` are both on.
     pub local_routes: bool,
 }
 
-/// The stack's nftables table, already held against what it should be.
+/// The stack's nftables table as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActualNat {
     pub label: Option<Label>,

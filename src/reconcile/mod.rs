@@ -18,4 +18,4 @@ pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
 pub use host::{ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Roots, StackLock};
 pub use road::{Looked, RoadError, Travelled, Wish, look, travel};
-pub use step::{Action, AdjustContainer, Plan, Step, Verb};
+pub use step::{Action, AdjustContainer, LinksOf, Plan, Step, Verb};

@@ -155,7 +155,6 @@ impl Differ<'_> {
         };
         let action = Action::AdjustContainer(Box::new(AdjustContainer {
             desired: wanted.clone(),
-            live: wanted.live.clone(),
             limits: !limits.is_empty(),
             settings: !settings.is_empty(),
             hosts: !hosts.is_empty(),

@@ -5,8 +5,8 @@ mod containers;
 use std::collections::BTreeMap;
 
 use super::actual::{Actual, ActualBridge, ActualContainer, ActualRoot, Change, KernelLimits};
-use super::step::{Action, Plan, Step, Verb};
-use crate::model::{Limits, Name};
+use super::step::{Action, LinksOf, Plan, Step, Verb};
+use crate::model::{Limits, Name, PortMap};
 use crate::plan::{Desired, DesiredBridge, DesiredNat, Kind, ResourceId};
 
 /// What only a host can tell of a wish: how its kernel would hold it. Pure, and the same at every call.
@@ -151,9 +151,20 @@ impl Differ<'_> {
                 .map(|(other, _)| ResourceId::new(Kind::Container, other))
                 .collect();
             let why = self.not_wanted();
-            let action = Action::RemoveContainer { instance: name.clone() };
+            let action = Action::RemoveContainer { instance: name.clone(), links: self.links_of(name) };
             let draft = Draft::new(ResourceId::new(Kind::Container, name), Verb::Destroy, why, action);
             self.push(draft, &dependents);
+        }
+    }
+
+    fn links_of(&self, instance: &str) -> LinksOf {
+        let stays = |bridge: &String| {
+            !self.actual.bridges.contains_key(bridge) || self.desired.bridges.contains_key(bridge.as_str())
+        };
+        let links = self.actual.containers.get(instance).map(|container| container.links.as_slice());
+        match links.unwrap_or_default().iter().any(|link| stays(&link.bridge)) {
+            true => LinksOf::Deleted,
+            false => LinksOf::LeftToBridges,
         }
     }
 
@@ -339,7 +350,8 @@ impl Differ<'_> {
         wanted: &BTreeMap<String, String>,
     ) -> Vec<Change> {
         let place = |field: &str| {
-            let target = nat.ports.iter().find(|target| field.contains(&target.port.host_port.to_string()))?;
+            let is_it = |port: &PortMap| field.ends_with(&format!(":{}/{}", port.host_port, port.protocol));
+            let target = nat.ports.iter().find(|target| is_it(&target.port))?;
             let container = &self.desired.containers.get(&target.instance)?.container;
             self.desired.origins.place(&format!("container.{container}.port"))
         };

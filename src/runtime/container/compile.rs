@@ -8,12 +8,13 @@ use std::path::{Component, Path, PathBuf};
 use thiserror::Error;
 
 use crate::runtime::oci::{OciConfig, OciLinuxConfig, OciNamespaceKind, OciProcess};
-use crate::runtime::sys::{NamespaceFlags, last_capability};
+use crate::runtime::seccomp::{Architecture, SeccompAction, SeccompData, evaluate};
+use crate::runtime::sys::{NamespaceFlags, OwnMemory, last_capability};
 
 use super::compile_mounts::{self, DevKind};
 use super::compile_process::{self, ProcessSettings};
 use super::defaults;
-use super::op::{DeviceNode, OverlayRoot, SetupOp};
+use super::op::{DeviceNode, OverlayRoot, SeccompProgram, SetupOp};
 use super::supported;
 use super::surroundings::{NetworkOrigin, Rootfs, Surroundings};
 use super::sysctl;
@@ -28,6 +29,8 @@ pub struct Program {
     pub(super) payload: Vec<SetupOp>,
     /// What PID 1 gives up once it has forked the payload; `None`: the payload is PID 1.
     pub(super) init: Option<Vec<SetupOp>>,
+    /// What PID 1 can give back before it begins to wait; `None` where the filter does not let it.
+    pub(super) init_memory: Option<OwnMemory>,
 }
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -72,7 +75,8 @@ impl Program {
         let settings = ProcessSettings::from_oci(process, surroundings.seccomp.clone());
         let payload = payload(&settings, surroundings)?;
         let init = surroundings.init.then(|| init_restrictions(&settings));
-        Ok(Self { namespaces: namespaces(linux), setup, payload, init })
+        let init_memory = OwnMemory::get().filter(|_| allows(surroundings.seccomp.as_ref(), libc::SYS_madvise));
+        Ok(Self { namespaces: namespaces(linux), setup, payload, init, init_memory })
     }
 
     /// The operation that messages number so.
@@ -84,6 +88,14 @@ impl Program {
     pub fn describe(&self) -> impl Iterator<Item = String> + '_ {
         self.setup.iter().chain(&self.payload).map(ToString::to_string)
     }
+}
+
+/// Whether a filter lets a system call pass whatever its arguments are, as far as all zeros can tell.
+fn allows(filter: Option<&SeccompProgram>, call: libc::c_long) -> bool {
+    let Some(filter) = filter else { return true };
+    let Some(architecture) = Architecture::native() else { return false };
+    let data = SeccompData { nr: call as u32, arch: architecture.audit(), instruction_pointer: 0, args: [0; 6] };
+    evaluate(&filter.filter, &data) == SeccompAction::Allow.to_raw()
 }
 
 fn namespaces(linux: &OciLinuxConfig) -> NamespaceFlags {

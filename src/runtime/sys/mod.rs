@@ -7,8 +7,8 @@
 
 pub mod async_fd;
 mod creds;
-mod heap;
 mod inherited;
+mod memory;
 mod mount;
 pub mod netlink;
 mod pidfd;
@@ -20,8 +20,8 @@ mod signal;
 pub use creds::{
     CapabilityBits, Prctl, capset, drop_from_bounding_set, last_capability, prctl, set_groups, set_ids, set_secure_bits,
 };
-pub use heap::trim_heap;
 pub use inherited::take_inherited;
+pub use memory::{OwnMemory, give_memory_back, start_over};
 pub use mount::{MountAttributes, mount_setattr};
 pub use pidfd::signal_process;
 pub use process::{

@@ -35,11 +35,12 @@ impl LinuxHost {
         self.cgroup_path(&format!("{name}{BRANCH}"))
     }
 
-    /// `cgroup.procs` of the group of monitors, in every hierarchy.
+    /// `cgroup.procs` of the group of monitors. In the first hierarchy alone: it decides whose processes they are, which
+    /// is what counts when a session ends; joining more would take longer and limit nothing.
     pub(super) fn monitor_procs(&self) -> Result<Vec<PathBuf>, HostError> {
         let path = self.cgroup_path(MONITORS)?;
         let group = self.open_cgroup(&path)?;
-        Ok(group.map(|group| group.procs_files()).unwrap_or_default())
+        Ok(group.map(|group| group.procs_files().into_iter().take(1).collect()).unwrap_or_default())
     }
 
     pub(super) fn open_cgroup(&self, path: &CgroupPath) -> Result<Option<Cgroup>, HostError> {
