@@ -110,7 +110,7 @@ pub struct PsArgs {
     /// Every stack of this host.
     #[arg(short, long)]
     pub all: bool,
-    /// Print it as JSON, with all that is known.
+    /// Print it as JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -132,7 +132,7 @@ pub struct LogsArgs {
     /// Put the time before each line.
     #[arg(short, long)]
     pub timestamps: bool,
-    /// Print a JSON document a line.
+    /// Print a JSON object a line.
     #[arg(long)]
     pub json: bool,
 }
@@ -156,9 +156,9 @@ pub struct ExecArgs {
     /// The folder that it runs in [default: the container's].
     #[arg(short, long, value_name = "FOLDER")]
     pub workdir: Option<String>,
-    /// The container; one of several replicas with its number, such as `web-1`.
+    /// An instance, such as `web` or `web-2`.
     pub container: String,
-    /// The command and its arguments.
+    /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
 }
@@ -170,7 +170,7 @@ pub struct CheckArgs {
     pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub file: FileArg,
-    /// Print what was found as JSON.
+    /// Print the diagnostics as JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -185,7 +185,7 @@ pub struct GraphArgs {
     /// How it is drawn.
     #[arg(long, value_enum, default_value_t = GraphFormat::Text)]
     pub format: GraphFormat,
-    /// The same as data.
+    /// Print its nodes and edges as JSON.
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
 }
