@@ -6,6 +6,7 @@ use crate::runtime::oci::{OciConfig, OciMount};
 use crate::runtime::sys::MountAttributes;
 
 use super::compile::{CompileError, below_root, c_path, c_string, literal};
+use super::detached::Detachment;
 use super::mount_options::{BindDepth, FilesystemOption, MountOptions, sort_options};
 use super::op::{Bind, Filesystem, KeptMount, MountOp, MountSource, SetupOp, TargetKind};
 use super::surroundings::{CgroupView, Surroundings};
@@ -24,6 +25,8 @@ pub struct CompiledMounts {
 pub enum DevKind {
     /// A tmpfs of ours.
     Fresh,
+    /// The same in a user namespace, where no device can be made.
+    FreshOfUser,
     /// The image's own directory.
     Image,
     /// Something else that is mounted there, and is not ours to change.
@@ -45,7 +48,11 @@ const COVERABLE_IN_PROC: [&str; 11] = [
     "proc/sys/crypto/fips_enabled",
 ];
 
-pub fn compile(config: &OciConfig, surroundings: &Surroundings) -> Result<CompiledMounts, CompileError> {
+pub fn compile(
+    config: &OciConfig,
+    surroundings: &Surroundings,
+    detachment: Option<&Detachment>,
+) -> Result<CompiledMounts, CompileError> {
     let mut compiled = CompiledMounts { ops: Vec::new(), dev: DevKind::Image, proc: false, devpts: false };
     for (index, mount) in config.mounts.iter().enumerate() {
         let place = format!("mounts[{index}]");
@@ -55,7 +62,8 @@ pub fn compile(config: &OciConfig, surroundings: &Surroundings) -> Result<Compil
             return Err(CompileError::unsupported(format!("{place}.uidMappings")));
         }
         let target = below_root(&place, &mount.destination)?;
-        let one = OneMount { place: &place, mount, options: &options, target };
+        let devices = if detachment.is_some() { DeviceFiles::AsMounted } else { DeviceFiles::Forbidden };
+        let one = OneMount { place: &place, mount, options: &options, target, devices };
         one.compile(&mut compiled, surroundings)?;
     }
     Ok(compiled)
@@ -66,6 +74,15 @@ struct OneMount<'a> {
     mount: &'a OciMount,
     options: &'a MountOptions,
     target: CString,
+    devices: DeviceFiles,
+}
+
+/// Whether the host's device files work in what is mounted without a word about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DeviceFiles {
+    Forbidden,
+    /// As the field's runtimes have it: the device rules of the cgroup decide.
+    AsMounted,
 }
 
 impl OneMount<'_> {
@@ -108,14 +125,17 @@ impl OneMount<'_> {
         let recursive_bind = self.options.bind == Some(BindDepth::Recursive);
         let mut recursive = self.options.recursive;
         // The host's device files are of no use in a container, unless it is said that they are.
-        if self.options.attributes.clear & MountAttributes::NO_DEV == 0 {
+        if self.devices == DeviceFiles::Forbidden && self.options.attributes.clear & MountAttributes::NO_DEV == 0 {
             recursive.set |= MountAttributes::NO_DEV;
         }
+        let own = self.options.propagation.clone();
+        let propagation = if own.is_empty() { vec![(libc::MS_PRIVATE, libc::AT_RECURSIVE)] } else { own };
         let source = Bind {
             path: c_path(self.place, &surroundings.bundle.join(source))?,
             depth: if recursive_bind { libc::AT_RECURSIVE } else { 0 },
             attributes: self.options.attributes,
             recursive,
+            propagation,
         };
         self.push(compiled, MountSource::Bind(source), TargetKind::LikeSource);
         Ok(())
