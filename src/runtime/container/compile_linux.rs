@@ -160,6 +160,10 @@ pub fn devices(ops: &mut Vec<SetupOp>, linux: &OciLinuxConfig, in_user_namespace
 }
 
 fn is_default(device: &OciDevice) -> bool {
+    // The multiplexer is a link to the container's own.
+    if device.path == "/dev/ptmx" {
+        return true;
+    }
     defaults::DEVICES.iter().any(|known| {
         device.path.strip_prefix("/dev/") == Some(known.name)
             && device.major == Some(known.major.into())
