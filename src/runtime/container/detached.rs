@@ -97,8 +97,13 @@ pub fn make<'a>(program: &'a Program, connections: Connections<'_>) -> Result<Ma
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(pipe)?;
     let namespaces = || -> Result<Cloned, Errno> {
-        let _home = enter_for_children(&program.maker)?;
-        sys::clone_child(program.namespaces, None)
+        let home = enter_for_children(&program.maker)?;
+        let cloned = sys::clone_child(program.namespaces, None);
+        if matches!(cloned, Ok(Cloned::Child)) {
+            // Only the maker goes back.
+            std::mem::forget(home);
+        }
+        cloned
     };
     match namespaces().map_err(|source| SpawnError::Clone { source })? {
         Cloned::Child => child(program, connections, theirs),
