@@ -28,20 +28,23 @@ pub fn run(global: &Global, args: &ExecArgs) -> ExitCode {
 }
 
 fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, ExitCode> {
-    let stack = load(&file_path(None, &args.file)).map_err(ExitCode::from)?;
+    let stack = load(&file_path(None, &args.file)).map_err(|_| ExitCode::from(OUR_FAULT))?;
     let known: Vec<String> = stack.containers.iter().flat_map(|(name, container)| instances(name, container)).collect();
     let instance = known.iter().find(|instance| **instance == args.container).ok_or_else(|| {
         let hint = format!("{} has {}", stack.name, known.join(", "));
         failed(&format!("there is no container `{}`", args.container), &[&hint]);
         ExitCode::from(OUR_FAULT)
     })?;
-    let host = host(global, &stack.name).map_err(ExitCode::from)?;
+    let host = host(global, &stack.name).map_err(|_| ExitCode::from(OUR_FAULT))?;
     let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let wants_terminal = args.tty || (has_terminal && !args.no_tty);
     let wish = ExecWish {
         command: args.command.clone(),
         user: args.user.clone(),
-        env: args.env.clone(),
+        env: match wants_terminal {
+            true => kind_of_terminal().into_iter().chain(args.env.iter().cloned()).collect(),
+            false => args.env.clone(),
+        },
         workdir: args.workdir.clone(),
         terminal: wants_terminal.then(own_size),
     };
@@ -54,6 +57,11 @@ fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, ExitCode> {
         relay(terminal.as_fd(), &executed);
     }
     Ok(ExitCode::from(wait(&executed)))
+}
+
+/// A program that has a terminal wants to know which kind. What is asked for by `--env` comes after it.
+fn kind_of_terminal() -> Option<String> {
+    std::env::var("TERM").ok().map(|kind| format!("TERM={kind}"))
 }
 
 fn own_size() -> TerminalSize {

@@ -30,20 +30,24 @@ fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
     let (travelled, sick) = wait_for(async {
         let travelled = road(&host, &wish, &Shown { file: path, json: args.json }).await?;
         let sick = match args.wait && travelled.report.succeeded() {
-            true => wait_for_health(&host, &stack).await,
-            false => false,
+            true => tokio::select! {
+                sick = wait_for_health(&host, &stack) => sick,
+                // What was asked for stands; only the waiting ends.
+                Ok(()) = tokio::signal::ctrl_c() => return Ok((travelled, Some(Exit::Interrupted))),
+            },
+            false => None,
         };
         Ok((travelled, sick))
     })?
     .map_err(|error| road_failed(&error))?;
     match args.json {
         true => anstream::println!("{:#}", json(&travelled)),
-        false => anstream::print!("{}", ps::table(&travelled.actual, &stack.origins.file)),
+        false => anstream::print!("{}", ps::table(&travelled.actual, stack.name.as_str())),
     }
     timings(global, &travelled.timings);
     match sick {
-        true => Err(Exit::Failed),
-        false => ended(&travelled),
+        Some(exit) => Err(exit),
+        None => ended(&travelled),
     }
 }
 
@@ -60,22 +64,26 @@ pub async fn road(host: &LinuxHost, wish: &Wish<'_>, shown: &Shown<'_>) -> Resul
         anstream::print!("{}", plan(&looked.plan, &shown.file.display().to_string(), Tense::Does));
     }
     let mut progress = Progress::new(&looked.plan);
+    let acts = !looked.plan.is_empty();
     let interrupt = async {
         if tokio::signal::ctrl_c().await.is_err() {
             // Without a handler the signal ends the process, which the next run repairs too.
             std::future::pending::<()>().await;
         }
     };
-    travel(host, wish, looked, interrupt, |event| progress.event(&event)).await
+    let travelled = travel(host, wish, looked, interrupt, |event| progress.event(&event)).await?;
+    if acts && !shown.json {
+        anstream::println!();
+    }
+    Ok(travelled)
 }
 
-async fn wait_for_health(host: &LinuxHost, stack: &Stack) -> bool {
-    let mut sick = false;
+async fn wait_for_health(host: &LinuxHost, stack: &Stack) -> Option<Exit> {
+    let mut sick = None;
     for (name, container) in stack.containers.iter().filter(|(_, container)| container.health.is_some()) {
         for instance in crate::plan::instances(name, container) {
             if let Err(error) = host.reached(&instance, Condition::Healthy).await {
-                failed(&error.chain(), &[]);
-                sick = true;
+                sick = Some(failed(&error.chain(), &[]));
             }
         }
     }
@@ -92,9 +100,14 @@ pub fn ended(travelled: &Travelled) -> Result<(), Exit> {
     if !failures.is_empty() {
         let left_out = match skipped.len() {
             0 => String::new(),
-            n => format!(", and {n} that hang on them were left out"),
+            1 => ", and 1 that hangs on it was left out".into(),
+            n => format!(", and {n} that hang on it were left out"),
         };
-        anstream::eprintln!("{} {} steps failed{left_out}", paint(BAD, "error:"), failures.len());
+        let count = match failures.len() {
+            1 => "1 step failed".to_string(),
+            n => format!("{n} steps failed"),
+        };
+        anstream::eprintln!("{} {count}{left_out}", paint(BAD, "error:"));
         return Err(Exit::Failed);
     }
     if !travelled.left.is_empty() {

@@ -17,7 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::runtime::sys::trim_heap;
+use crate::runtime::sys::give_memory_back;
 
 use super::health::{HealthCheck, Verdict};
 use super::log::Stream;
@@ -88,7 +88,7 @@ impl Monitor<'_> {
 
     /// Follows the container to its end.
     pub(super) fn run(mut self, mut phase: Phase) {
-        trim_heap();
+        give_memory_back();
         while !matches!(phase, Phase::Exited) {
             let ready = wait(&self.signals, &phase);
             phase = self.step(phase, &ready);
@@ -206,7 +206,12 @@ impl Monitor<'_> {
             return;
         }
         run.ending = Some(Ending { cause, kill_at: Some(Instant::now() + self.launcher.spec.stop_timeout()) });
-        match plan_stop(run.payload.pid, self.launcher.spec.stop_signal) {
+        // An init of ours forwards every signal.
+        let plan = match self.launcher.spec.init {
+            true => StopPlan::Ask,
+            false => plan_stop(run.payload.pid, self.launcher.spec.stop_signal),
+        };
+        match plan {
             StopPlan::Ask => {
                 // Fails only where it has ended, which the loop is about to see.
                 let _ = run.payload.signal(self.launcher.spec.stop_signal);
@@ -251,7 +256,7 @@ impl Monitor<'_> {
         self.status.state = State::Restarting;
         self.status.next_start_at = Timestamp::now().checked_add(pause).ok();
         self.publish();
-        trim_heap();
+        give_memory_back();
         Phase::Waiting { until: Instant::now() + pause }
     }
 
@@ -267,7 +272,7 @@ impl Monitor<'_> {
                 self.status.note = None;
                 self.log.remark(&format!("restarted after {before}"));
                 let phase = Phase::Running(Box::new(self.begin(payload)));
-                trim_heap();
+                give_memory_back();
                 phase
             }
             Err(error) => {

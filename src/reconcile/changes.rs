@@ -36,6 +36,7 @@ fn show(path: &str, value: Option<&Value>) -> Option<String> {
     match value? {
         Value::Null => None,
         Value::Array(items) if path == "secrets" => Some(secret_targets(items)),
+        Value::String(_) if is_private(path) => Some(COVERED.into()),
         Value::String(text) => Some(text.clone()),
         Value::Array(items) => {
             let words: Vec<String> =
@@ -44,6 +45,17 @@ fn show(path: &str, value: Option<&Value>) -> Option<String> {
         }
         other => Some(other.to_string()),
     }
+}
+
+/// What is shown of a variable whose name says that its value is nobody's business.
+const COVERED: &str = "(covered)";
+
+fn is_private(path: &str) -> bool {
+    let Some(name) = path.strip_prefix("env.") else { return false };
+    let name = name.to_ascii_uppercase();
+    ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "CREDENTIAL", "APIKEY", "API_KEY", "PRIVATE_KEY"]
+        .iter()
+        .any(|word| name.contains(word))
 }
 
 /// Secrets are named by where they go, and by a few digits of their keyed hash, which tell two contents apart.
@@ -74,10 +86,18 @@ mod tests {
 
     #[test]
     fn only_the_leaf_that_changed_is_named() {
-        let spec = |value: &str| BTreeMap::from([("env", BTreeMap::from([("A", "1"), ("B", value)]))]);
+        let spec = |value: &'static str| BTreeMap::from([("env", BTreeMap::from([("A", "1"), ("B", value)]))]);
         let changes = changes_between(&spec("2"), &spec("3"));
         assert_eq!(changes.len(), 1);
         assert_eq!((changes[0].field.as_str(), changes[0].from.as_deref()), ("env.B", Some("2")));
+    }
+
+    #[test]
+    fn a_password_changes_without_being_shown() {
+        let spec = |value: &'static str| BTreeMap::from([("env", BTreeMap::from([("DB_PASSWORD", value)]))]);
+        let changes = changes_between(&spec("hunter1"), &spec("hunter2"));
+        assert_eq!(changes[0].field, "env.DB_PASSWORD");
+        assert_eq!((changes[0].from.as_deref(), changes[0].to.as_deref()), (Some(COVERED), Some(COVERED)));
     }
 
     #[test]

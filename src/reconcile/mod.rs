@@ -10,12 +10,12 @@ mod step;
 
 pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
 pub use actual::{
-    Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, Change, HealthState, KernelLimits,
-    Phase, RunFacts, StoredContainer,
+    Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Change, HealthState,
+    KernelLimits, Phase, RunFacts, StoredContainer,
 };
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
 pub use host::{ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Roots, StackLock};
 pub use road::{Looked, RoadError, Travelled, Wish, look, travel};
-pub use step::{Action, AdjustContainer, Plan, Step, Verb};
+pub use step::{Action, AdjustContainer, LinksOf, Plan, Step, Verb};

@@ -70,9 +70,25 @@ fn podman_runs_containers_through_it() {
         .envs([("HERE", directory.path().as_os_str()), ("RUNTIME", RUNTIME.as_ref()), ("GROUP", group.as_ref())])
         .output()
         .unwrap();
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        let _ = fs::remove_dir(hierarchy.path().join(&group));
-    }
-    let _ = fs::remove_dir(format!("/sys/fs/cgroup/{group}"));
+    remove_groups(&group);
     assert!(output.status.success(), "{}", text(&output));
+}
+
+/// Podman's monitor has a cgroup of its own there, and may be about to end.
+fn remove_groups(group: &str) {
+    let mounts = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+    let all: Vec<_> = mounts.chain(["/sys/fs/cgroup".into()]).map(|mount| mount.join(group)).collect();
+    for _ in 0..200 {
+        for path in &all {
+            for below in fs::read_dir(path).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(below.path());
+            }
+            let _ = fs::remove_dir(path);
+        }
+        if all.iter().all(|path| !path.exists()) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("podman left cgroups below `{group}`");
 }

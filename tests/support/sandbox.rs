@@ -1,5 +1,6 @@
 //! A host of its own for one test: mount and network namespaces, a cgroup branch, folders for data and for what runs.
 //! Nothing is left of it when it is dropped, and [`Sandbox::leftovers`] says what `stack` left before that.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -162,7 +163,8 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        for stack in fs::read_dir(format!("/proc/{}/root{}", self.pid(), self.run_dir().display())).into_iter().flatten()
+        for stack in
+            fs::read_dir(format!("/proc/{}/root{}", self.pid(), self.run_dir().display())).into_iter().flatten()
         {
             let name = stack.map(|entry| entry.file_name().to_string_lossy().into_owned()).unwrap_or_default();
             let _ = self.command(&["down", "--name", &name]).output();

@@ -1,7 +1,7 @@
 //! Containers: made, made again, or changed while they run.
 
 use super::{Differ, Draft, root_cgroup};
-use crate::model::{Limits, Place, Restart};
+use crate::model::{Condition, Limits, Place, Restart};
 use crate::plan::{DesiredContainer, Endpoint, Kind, LiveSpec, ResourceId};
 use crate::reconcile::actual::{ActualContainer, Change, Phase, StoredContainer};
 use crate::reconcile::changes::{changes_between, hosts_text};
@@ -96,7 +96,7 @@ impl Differ<'_> {
             Phase::Running | Phase::Restarting => {}
             Phase::Exited { code: 0 } if wanted.live.restart != Restart::Always => {}
             Phase::Exited { code } => return again(Verb::Restart, exit_reason(*code), vec![]),
-            Phase::Lost { what } => return again(Verb::Repair, format!("{what}"), vec![]),
+            Phase::Lost { what } => return again(Verb::Repair, (*what).into(), vec![]),
             Phase::Leftover => return again(Verb::Repair, "nothing of it runs".into(), vec![]),
         }
         self.adjusted_container(wanted, held)
@@ -138,6 +138,7 @@ impl Differ<'_> {
             let key = change.field.split('.').next().unwrap_or_default().replace("_ms", "");
             change.place = self.desired.origins.place(&format!("{origin}.{key}"));
         }
+        settings.extend(stored.and_then(|stored| order_change(&stored.after, &wanted.after)));
         let hosts = hosts_changes(held.hosts.as_deref(), &hosts_text(&wanted.live.hosts));
         // A container that has ended has no links, and needs none.
         let links = match held.phase {
@@ -148,14 +149,13 @@ impl Differ<'_> {
             return None;
         }
         // Where the last wish was the same as this one, somebody else changed it.
-        let same_wish = stored.is_some_and(|stored| stored.live == wanted.live);
+        let same_wish = stored.is_some_and(|stored| stored.live == wanted.live && stored.after == wanted.after);
         let (verb, why) = match same_wish {
             true => (Verb::Repair, "changed outside stack"),
             false => (Verb::Live, "settings differ"),
         };
         let action = Action::AdjustContainer(Box::new(AdjustContainer {
             desired: wanted.clone(),
-            live: wanted.live.clone(),
             limits: !limits.is_empty(),
             settings: !settings.is_empty(),
             hosts: !hosts.is_empty(),
@@ -190,6 +190,16 @@ fn exit_reason(code: i32) -> String {
 fn settings_changes(held: &LiveSpec, wanted: &LiveSpec) -> Vec<Change> {
     let strip = |live: &LiveSpec| LiveSpec { limits: Limits::default(), hosts: vec![], ..live.clone() };
     changes_between(&strip(held), &strip(wanted))
+}
+
+/// Another order restarts nothing; it is kept for the next `down`, which goes the way back.
+fn order_change(held: &[(String, Condition)], wanted: &[(String, Condition)]) -> Option<Change> {
+    let words = |after: &[(String, Condition)]| {
+        let words: Vec<String> = after.iter().map(|(name, condition)| format!("{name} {condition:?}")).collect();
+        (!words.is_empty()).then(|| words.join(", ").to_lowercase())
+    };
+    let change = || Change { field: "after".into(), from: words(held), to: words(wanted), place: None };
+    (held != wanted).then(change)
 }
 
 fn hosts_changes(held: Option<&str>, wanted: &str) -> Vec<Change> {

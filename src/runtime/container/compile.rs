@@ -8,14 +8,15 @@ use std::path::{Component, Path, PathBuf};
 use thiserror::Error;
 
 use crate::runtime::oci::{OciConfig, OciLinuxConfig, OciNamespaceKind, OciProcess};
-use crate::runtime::sys::{NamespaceFlags, last_capability};
+use crate::runtime::seccomp::{Architecture, SeccompAction, SeccompData, evaluate};
+use crate::runtime::sys::{NamespaceFlags, OwnMemory, last_capability};
 
 use super::compile_linux;
 use super::compile_mounts::{self, DevKind};
 use super::compile_process::{self, ProcessSettings};
 use super::defaults;
 use super::detached::{Detachment, Keyring, MakerNamespaces, RootChange};
-use super::op::{DeviceNode, OverlayRoot, SetupOp};
+use super::op::{DeviceNode, OverlayRoot, SeccompProgram, SetupOp};
 use super::supported;
 use super::surroundings::{NetworkOrigin, Rootfs, Surroundings};
 use super::sysctl;
@@ -35,6 +36,8 @@ pub struct Program {
     pub(super) maker: MakerNamespaces,
     /// What PID 1 gives up once it has forked the payload; `None`: the payload is PID 1.
     pub(super) init: Option<Vec<SetupOp>>,
+    /// What PID 1 can give back before it begins to wait; `None` where the filter does not let it.
+    pub(super) init_memory: Option<OwnMemory>,
 }
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -131,7 +134,9 @@ impl Program {
         }
         let init = surroundings.init.then(|| init_restrictions(&settings));
         let maker = compile_linux::maker_namespaces(linux);
-        Ok(Self { namespaces: namespaces(linux), setup, hook_point, payload, preserved, maker, init })
+        let init_memory =
+            OwnMemory::get().filter(|_| init.is_some() && allows(surroundings.seccomp.as_ref(), libc::SYS_madvise));
+        Ok(Self { namespaces: namespaces(linux), setup, hook_point, payload, preserved, maker, init, init_memory })
     }
 
     /// The operation that messages number so.
@@ -143,6 +148,14 @@ impl Program {
     pub fn describe(&self) -> impl Iterator<Item = String> + '_ {
         self.setup.iter().chain(&self.payload).map(ToString::to_string)
     }
+}
+
+/// Whether a filter lets a system call pass whatever its arguments are, as far as all zeros can tell.
+fn allows(filter: Option<&SeccompProgram>, call: libc::c_long) -> bool {
+    let Some(filter) = filter else { return true };
+    let Some(architecture) = Architecture::native() else { return false };
+    let data = SeccompData { nr: call as u32, arch: architecture.audit(), instruction_pointer: 0, args: [0; 6] };
+    evaluate(&filter.filter, &data) == SeccompAction::Allow.to_raw()
 }
 
 fn namespaces(linux: &OciLinuxConfig) -> NamespaceFlags {

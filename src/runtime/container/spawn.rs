@@ -241,7 +241,10 @@ fn become_init(program: &Program, progress: &mut Progress, payload: i32, ends: C
         give_up(&stopped, stop);
     }
     drop(stopped);
-    sys::exit_now(init::serve(payload))
+    match program.init_memory {
+        Some(own) => sys::start_over(Some(own), payload, init::serve),
+        None => sys::exit_now(init::serve(payload)),
+    }
 }
 
 fn become_payload(program: &Program, progress: &mut Progress, stopped: &OwnedFd) -> ! {

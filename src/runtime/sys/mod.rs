@@ -8,8 +8,8 @@
 pub mod async_fd;
 mod bpf;
 mod creds;
-mod heap;
 mod inherited;
+mod memory;
 mod mount;
 mod namespace;
 pub mod netlink;
@@ -24,8 +24,8 @@ pub use bpf::{BpfDeviceInstruction, attach_device_program};
 pub use creds::{
     CapabilityBits, Prctl, capset, drop_from_bounding_set, last_capability, prctl, set_groups, set_ids, set_secure_bits,
 };
-pub use heap::trim_heap;
 pub use inherited::take_inherited;
+pub use memory::{OwnMemory, give_memory_back, start_over};
 pub use mount::{MountAttributes, mount_setattr};
 pub use namespace::{close_from_but, enter_namespace, loopback_up, namespace_type, signal_descriptor, unshare};
 pub use pidfd::signal_process;

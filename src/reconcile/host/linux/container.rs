@@ -16,7 +16,7 @@ use crate::plan::{ContainerSpec, DesiredContainer, Kind, SecretSpec};
 use crate::reconcile::actual::StoredContainer;
 use crate::reconcile::changes::hosts_text;
 use crate::reconcile::host::{Doing, HostError};
-use crate::reconcile::step::AdjustContainer;
+use crate::reconcile::step::{AdjustContainer, LinksOf};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::protected_executable;
 use crate::runtime::container::user::{AccountFiles, UserText, resolve};
@@ -164,12 +164,14 @@ impl LinuxHost {
 
     /// Stops a container and removes all that is its own. Its log stays, and so do volumes. Whatever is already gone is
     /// passed over; the bundle goes last, so that what is left is found again.
-    pub(super) async fn remove_container(&self, instance: &str) -> Result<(), HostError> {
+    pub(super) async fn remove_container(&self, instance: &str, links: LinksOf) -> Result<(), HostError> {
         let bundle = self.bundle(instance);
         self.stop(instance, &bundle).await?;
         let name = instance.to_string();
         self.blocking(move |host| host.remove_cgroups_of(&name)).await?;
-        self.detach(instance).await?;
+        if links == LinksOf::Deleted {
+            self.detach(instance).await?;
+        }
         let writable = self.writable_folder(instance);
         self.blocking(move |_| {
             remove_tree(&writable)?;
@@ -295,7 +297,16 @@ pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
+/// A monitor whose `up` was killed may write one last file into a folder that is being removed.
+const REMOVE_TURNS: usize = 8;
+
 fn remove_tree(path: &Path) -> Result<(), HostError> {
-    unless(fs::remove_dir_all(path), |error| error.kind() == io::ErrorKind::NotFound)
-        .doing(|| format!("remove `{}`", path.display()))
+    let mut removed = fs::remove_dir_all(path);
+    for _ in 1..REMOVE_TURNS {
+        match &removed {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => removed = fs::remove_dir_all(path),
+            _ => break,
+        }
+    }
+    unless(removed, |error| error.kind() == io::ErrorKind::NotFound).doing(|| format!("remove `{}`", path.display()))
 }

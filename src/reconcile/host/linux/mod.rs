@@ -14,7 +14,7 @@ mod wait;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::OnceCell;
 
@@ -25,10 +25,10 @@ use crate::monitor::log::reader::{From, LogReader};
 use crate::plan::{DesiredNat, Resolved};
 use crate::reconcile::actual::{Actual, KernelLimits};
 use crate::reconcile::diff::HostFacts;
-use crate::reconcile::step::Action;
+use crate::reconcile::step::{Action, LinksOf};
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::image::ImageStore;
-use crate::runtime::net::{Links, Sysctls};
+use crate::runtime::net::{Links, Nft, Sysctls};
 
 pub use exec::{ExecFailure, ExecWish};
 use images::KnownImage;
@@ -70,8 +70,17 @@ pub struct LinuxHost {
     known: Arc<Mutex<BTreeMap<String, KnownImage>>>,
     links: Arc<OnceCell<Links>>,
     launcher: Arc<OnceCell<Launcher>>,
+    /// Links that wait to be deleted together, each with who waits for it.
+    doomed: Arc<Mutex<Vec<Doomed>>>,
+    deleting: Arc<tokio::sync::Mutex<()>>,
+    /// One socket for the whole run: after a transaction that deleted something, the kernel takes some 10 ms to let a
+    /// netfilter socket be closed. It is let go of last.
+    nft: Arc<OnceLock<Nft>>,
     sysctls: Sysctls,
 }
+
+/// Links to delete, and where to say how it went; what went wrong, in words.
+type Doomed = (Vec<u32>, tokio::sync::oneshot::Sender<Option<String>>);
 
 impl LinuxHost {
     /// Finds out how this host does things. Changes nothing.
@@ -85,6 +94,9 @@ impl LinuxHost {
             known: Arc::default(),
             links: Arc::default(),
             launcher: Arc::default(),
+            doomed: Arc::default(),
+            deleting: Arc::default(),
+            nft: Arc::default(),
             sysctls: Sysctls::default(),
         })
     }
@@ -194,16 +206,16 @@ impl Host for LinuxHost {
             Action::UnpackImage { name } => self.blocking(move |host| host.unpack(&name)).await,
             Action::CreateBridge { name, bridge } => self.create_bridge(&name, &bridge).await,
             Action::AdjustBridge { name, bridge } => self.adjust_bridge(&name, &bridge).await,
-            Action::RemoveBridge { ifname, .. } => self.remove_bridge(&ifname).await,
+            Action::RemoveBridge { name, ifname } => self.remove_bridge(&name, &ifname).await,
             Action::WriteNat(nat) => self.blocking(move |host| host.write_nat(&nat)).await,
             Action::RemoveNat => self.blocking(|host| host.remove_nat()).await,
             Action::CreateContainer(desired) => self.create_container(*desired).await,
             Action::ReplaceContainer(desired) => {
-                self.remove_container(&desired.instance).await?;
+                self.remove_container(&desired.instance, LinksOf::Deleted).await?;
                 self.create_container(*desired).await
             }
             Action::AdjustContainer(adjust) => self.adjust_container(*adjust).await,
-            Action::RemoveContainer { instance } => self.remove_container(&instance).await,
+            Action::RemoveContainer { instance, links } => self.remove_container(&instance, links).await,
         }
     }
 

@@ -8,9 +8,20 @@ use crate::model::{PortBind, Protocol};
 use crate::plan::{DesiredNat, Kind, Label, digest_of};
 use crate::reconcile::actual::ActualNat;
 use crate::reconcile::host::{Doing, HostError};
-use crate::runtime::net::{NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, Ruleset, Set, TableState};
+use crate::runtime::net::{
+    NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, NftError, Ruleset, Set, TableState,
+};
 
 impl LinuxHost {
+    /// The run's one socket.
+    fn nft(&self) -> Result<&Nft, NftError> {
+        if let Some(nft) = self.nft.get() {
+            return Ok(nft);
+        }
+        let opened = Nft::open()?;
+        Ok(self.nft.get_or_init(|| opened))
+    }
+
     fn table_name(&self) -> String {
         format!("stack_{}", self.stack)
     }
@@ -19,7 +30,7 @@ impl LinuxHost {
     /// the plan has said so.
     pub(super) fn write_nat(&self, nat: &DesiredNat) -> Result<(), HostError> {
         let doing = || "write the stack's nftables table";
-        let nft = Nft::open().doing(doing)?;
+        let nft = self.nft().doing(doing)?;
         let before = nft.observe(&self.table_name()).doing(doing)?;
         let ruleset = table(nat).ruleset();
         let label = Label {
@@ -37,7 +48,7 @@ impl LinuxHost {
 
     pub(super) fn remove_nat(&self) -> Result<(), HostError> {
         let doing = || "remove the stack's nftables table";
-        let nft = Nft::open().doing(doing)?;
+        let nft = self.nft().doing(doing)?;
         let before = nft.observe(&self.table_name()).doing(doing)?;
         nft.delete_table(&self.table_name()).doing(doing)?;
         let before = before.map(|table| parts(&table.ruleset)).unwrap_or_default();
@@ -48,7 +59,7 @@ impl LinuxHost {
 
     pub(super) fn observe_nat(&self) -> Result<Option<ActualNat>, HostError> {
         let doing = || "read the stack's nftables table";
-        let found = Nft::open().doing(doing)?.observe(&self.table_name()).doing(doing)?;
+        let found = self.nft().doing(doing)?.observe(&self.table_name()).doing(doing)?;
         Ok(found.map(|table| {
             let mut parts = parts(&table.ruleset);
             if table.state == TableState::Dormant {

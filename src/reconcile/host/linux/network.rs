@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
@@ -12,21 +13,20 @@ use crate::runtime::net::{
     BridgeSpec, BridgeSwitch, EndpointConfig, ObservedLink, VethSpec, configure_endpoint, generate_veth_mac, in_netns,
 };
 
+/// How long the first of several who want links deleted waits for the others.
+const GATHER: Duration = Duration::from_millis(2);
+
 impl LinuxHost {
     pub(super) async fn create_bridge(&self, name: &str, bridge: &DesiredBridge) -> Result<(), HostError> {
-        let spec = BridgeSpec {
-            name: bridge.ifname.clone(),
-            address: bridge.gateway,
-            mtu: bridge.mtu,
-            alias: self.bridge_label(name, bridge),
-        };
+        let spec = self.bridge_spec(name, bridge);
         self.links().await?.create_bridge(&spec).await.doing(|| format!("make bridge `{name}`"))?;
         self.switch_bridge(&bridge.ifname)
     }
 
-    fn bridge_label(&self, name: &str, bridge: &DesiredBridge) -> String {
+    fn bridge_spec(&self, name: &str, bridge: &DesiredBridge) -> BridgeSpec {
         let digest = digest_of(&bridge.ifname);
-        Label { stack: self.stack.clone(), kind: Kind::Bridge, name: name.into(), digest }.to_string()
+        let label = Label { stack: self.stack.clone(), kind: Kind::Bridge, name: name.into(), digest };
+        BridgeSpec { name: bridge.ifname.clone(), address: bridge.gateway, mtu: bridge.mtu, alias: label.to_string() }
     }
 
     fn switch_bridge(&self, ifname: &str) -> Result<(), HostError> {
@@ -51,21 +51,50 @@ impl LinuxHost {
         for other in held.into_iter().filter(|address| *address != bridge.gateway) {
             links.remove_address(link.index, other).await.doing(doing)?;
         }
-        if link.mtu != bridge.mtu {
-            links.set_mtu(link.index, bridge.mtu).await.doing(doing)?;
-        }
-        links.set_up(link.index).await.doing(doing)?;
         self.switch_bridge(&bridge.ifname)?;
-        links.set_alias(link.index, &self.bridge_label(name, bridge)).await.doing(doing)
+        links.finish_bridge(link.index, &self.bridge_spec(name, bridge)).await.doing(doing)
     }
 
-    pub(super) async fn remove_bridge(&self, ifname: &str) -> Result<(), HostError> {
-        let links = self.links().await?;
-        let doing = || format!("remove link `{ifname}`");
-        let found = links.list().doing(doing)?.into_iter().find(|link| link.name == ifname);
-        match found {
-            Some(link) => links.delete_link(link.index).await.doing(doing),
-            None => Ok(()),
+    /// Deletes a bridge, and the links on it that its containers left behind.
+    pub(super) async fn remove_bridge(&self, name: &str, ifname: &str) -> Result<(), HostError> {
+        let present = self.links().await?.list().doing(|| format!("remove bridge `{name}`"))?;
+        let is_on_it = |link: &ObservedLink| {
+            self.label_of(link).is_some_and(|label| {
+                label.kind == Kind::Veth && label.name.split_once(':').is_some_and(|(_, bridge)| bridge == name)
+            })
+        };
+        let doomed = present.iter().filter(|link| link.name == ifname || is_on_it(link));
+        let indices: Vec<u32> = doomed.map(|link| link.index).collect();
+        match indices.is_empty() {
+            true => Ok(()),
+            false => self.delete_links(indices).await,
+        }
+    }
+
+    /// Deletes links, together with those that others want deleted at this moment: the kernel waits some 20 ms for all
+    /// processors to let go of deleted links, once for each request, however many links are in it.
+    async fn delete_links(&self, indices: Vec<u32>) -> Result<(), HostError> {
+        let (done, wait) = tokio::sync::oneshot::channel();
+        self.doomed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((indices, done));
+        {
+            let _turn = self.deleting.lock().await;
+            // Whoever comes first takes along what gathered meanwhile.
+            tokio::time::sleep(GATHER).await;
+            let batch = std::mem::take(&mut *self.doomed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+            let all: Vec<u32> = batch.iter().flat_map(|(indices, _)| indices.iter().copied()).collect();
+            if !all.is_empty() {
+                let result = self.links().await?.delete_links(&all).await.doing(|| "delete links");
+                let text = result.err().map(|error| error.chain());
+                for (_, done) in batch {
+                    // Those who gave up waiting need no answer.
+                    let _ = done.send(text.clone());
+                }
+            }
+        }
+        match wait.await {
+            Ok(None) => Ok(()),
+            Ok(Some(text)) => Err(HostError::Said(text)),
+            Err(error) => Err(error).doing(|| "delete links"),
         }
     }
 
@@ -162,7 +191,7 @@ impl LinuxHost {
             .collect();
         match indices.is_empty() {
             true => Ok(()),
-            false => links.delete_links(&indices).await.doing(doing),
+            false => self.delete_links(indices).await,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! headers and extended attributes), GNU long names and base-256 numbers.
 //!
 //! A stream of members comes out, checked for form only. Where members may go in a file system is decided by
-//! [`unpack`](super::unpack); GNU sparse members and multi-volume archives are refused by name.
+//! `unpack`; GNU sparse members and multi-volume archives are refused by name.
 
 mod header;
 mod pax;
