@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms, and what each may use of the house. `runtime` uses nothing but itself.
 const MAY_USE: [(&str, &[&str]); 8] = [
-    ("cli", &["watch", "reconcile", "monitor", "plan", "file", "model"]),
+    ("cli", &["watch", "reconcile", "monitor", "plan", "file", "model", "runtime"]),
     ("watch", &["reconcile", "plan", "file", "model"]),
     ("reconcile", &["monitor", "plan", "file", "model", "runtime"]),
     ("plan", &["file", "model"]),

@@ -46,6 +46,9 @@ pub enum Command {
     Exec(ExecArgs),
     /// Check a stack file.
     Check(CheckArgs),
+    /// Run containers as podman, docker and containerd ask a runtime to: `stack oci --help`.
+    #[command(disable_help_flag = true)]
+    Oci,
     /// Draw the graph of a stack.
     Graph(GraphArgs),
 }

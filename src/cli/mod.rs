@@ -9,12 +9,15 @@ mod exec;
 mod exit;
 mod graph;
 mod logs;
+mod oci;
 mod progress;
 mod ps;
 mod show;
 mod style;
 mod up;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -24,6 +27,9 @@ use exit::Exit;
 
 /// Parses the command line, does what it asks, and says how it ended.
 pub fn run() -> ExitCode {
+    if let Some(arguments) = oci_arguments() {
+        return oci::run(arguments);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -42,6 +48,18 @@ pub fn run() -> ExitCode {
         Command::Logs(args) => logs::run(&cli.global, &args),
         Command::Exec(args) => exec::run(&cli.global, &args),
         Command::Check(args) => check::run(&args),
+        // Taken before it comes to this, unless flags of `stack` itself stand before it.
+        Command::Oci => oci::run([]),
         Command::Graph(args) => graph::run(&args),
     }
+}
+
+/// The runtime's command line has its own form: `stack-oci …` or `stack oci …`. Looked for before anything is parsed.
+fn oci_arguments() -> Option<impl Iterator<Item = OsString>> {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next()?;
+    if Path::new(&program).file_name().is_some_and(|name| name == oci::PROGRAM) {
+        return Some(arguments);
+    }
+    (arguments.next()? == "oci").then_some(arguments)
 }

@@ -11,9 +11,11 @@ use crate::runtime::oci::{OciConfig, OciLinuxConfig, OciNamespaceKind, OciProces
 use crate::runtime::seccomp::{Architecture, SeccompAction, SeccompData, evaluate};
 use crate::runtime::sys::{NamespaceFlags, OwnMemory, last_capability};
 
+use super::compile_linux;
 use super::compile_mounts::{self, DevKind};
 use super::compile_process::{self, ProcessSettings};
 use super::defaults;
+use super::detached::{Detachment, Keyring, MakerNamespaces, RootChange};
 use super::op::{DeviceNode, OverlayRoot, SeccompProgram, SetupOp};
 use super::supported;
 use super::surroundings::{NetworkOrigin, Rootfs, Surroundings};
@@ -27,6 +29,11 @@ pub struct Program {
     pub(super) setup: Vec<SetupOp>,
     /// From there to the program.
     pub(super) payload: Vec<SetupOp>,
+    /// How much of the set-up comes before the hooks.
+    pub(super) hook_point: usize,
+    /// Descriptors from 3 on that the program gets.
+    pub(super) preserved: u32,
+    pub(super) maker: MakerNamespaces,
     /// What PID 1 gives up once it has forked the payload; `None`: the payload is PID 1.
     pub(super) init: Option<Vec<SetupOp>>,
     /// What PID 1 can give back before it begins to wait; `None` where the filter does not let it.
@@ -54,29 +61,82 @@ impl CompileError {
 impl Program {
     /// Compile a configuration that was checked ([`OciConfig::parse`]).
     pub fn compile(config: &OciConfig, surroundings: &Surroundings) -> Result<Self, CompileError> {
-        supported::check(config, surroundings)?;
+        Self::compile_for(config, surroundings, None)
+    }
+
+    /// The same for a container that outlives its maker: see [`super::detached`].
+    pub fn compile_detached(
+        config: &OciConfig,
+        surroundings: &Surroundings,
+        detachment: Detachment,
+    ) -> Result<Self, CompileError> {
+        Self::compile_for(config, surroundings, Some(detachment))
+    }
+
+    /// How many operations come before the payload's, and those in words.
+    pub fn payload_steps(&self) -> (u16, Vec<String>) {
+        (self.setup.len() as u16, self.payload.iter().map(ToString::to_string).collect())
+    }
+
+    fn compile_for(
+        config: &OciConfig,
+        surroundings: &Surroundings,
+        mut detachment: Option<Detachment>,
+    ) -> Result<Self, CompileError> {
+        supported::check(config, surroundings, detachment.as_ref())?;
         let none = OciLinuxConfig::default();
         let linux = config.linux.as_ref().unwrap_or(&none);
         let process =
             config.process.as_ref().ok_or_else(|| CompileError::invalid("process", "is missing: nothing to run"))?;
         let mut setup = Vec::new();
-        begin(&mut setup, process, surroundings)?;
+        begin(&mut setup, process, surroundings, detachment.as_ref())?;
+        let mounts = compile_mounts::compile(config, surroundings, detachment.as_ref())?;
+        compile_linux::namespaces(&mut setup, linux)?;
         names(&mut setup, config, linux)?;
-        root(&mut setup, surroundings)?;
-        let mounts = compile_mounts::compile(config, surroundings)?;
+        let in_user_namespace = compile_linux::has_own_user_namespace(linux);
+        if detachment.is_some() {
+            compile_linux::propagation(&mut setup, linux, &mounts);
+        }
+        root(&mut setup, surroundings, detachment.as_ref())?;
+        if in_user_namespace {
+            compile_linux::become_root(&mut setup, &mounts)?;
+        }
+        if detachment.is_some() {
+            compile_linux::loopback(&mut setup, linux);
+        }
+        let (dev, devpts, has_proc) = (mounts.dev, mounts.devpts, mounts.proc);
         setup.extend(mounts.ops);
-        devices(&mut setup, mounts.dev, mounts.devpts);
-        sysctls(&mut setup, linux, surroundings, mounts.proc)?;
+        devices(
+            &mut setup,
+            if in_user_namespace && dev == DevKind::Fresh { DevKind::FreshOfUser } else { dev },
+            devpts,
+        );
+        compile_linux::devices(&mut setup, linux, in_user_namespace)?;
+        let hook_point = setup.len();
+        if let Some(detachment) = &mut detachment {
+            setup.extend(std::mem::take(&mut detachment.create_container).into_iter().map(SetupOp::RunHook));
+        }
+        sysctls(&mut setup, linux, surroundings, has_proc)?;
         if process.cwd != "/" {
             setup.push(SetupOp::MakeDirectory { path: below_root("process.cwd", &process.cwd)? });
         }
         restrict_paths(&mut setup, config, linux)?;
-        setup.push(SetupOp::Pivot);
+        let chroot = detachment.as_ref().is_some_and(|detachment| detachment.root_change == RootChange::Chroot);
+        setup.push(if chroot { SetupOp::EnterRoot } else { SetupOp::Pivot });
+        compile_linux::root_propagation(&mut setup, linux);
         let settings = ProcessSettings::from_oci(process, surroundings.seccomp.clone());
-        let payload = payload(&settings, surroundings)?;
+        let mut payload = payload(&settings, surroundings, detachment.as_ref())?;
+        compile_linux::scheduling(&mut payload, process, linux)?;
+        let preserved = detachment.as_ref().map_or(0, |detachment| detachment.preserved);
+        if let Some(detachment) = detachment {
+            setup.extend(find_program(&payload));
+            payload.splice(0..0, detachment.start_container.into_iter().map(SetupOp::RunHook));
+        }
         let init = surroundings.init.then(|| init_restrictions(&settings));
-        let init_memory = OwnMemory::get().filter(|_| allows(surroundings.seccomp.as_ref(), libc::SYS_madvise));
-        Ok(Self { namespaces: namespaces(linux), setup, payload, init, init_memory })
+        let maker = compile_linux::maker_namespaces(linux);
+        let init_memory =
+            OwnMemory::get().filter(|_| init.is_some() && allows(surroundings.seccomp.as_ref(), libc::SYS_madvise));
+        Ok(Self { namespaces: namespaces(linux), setup, hook_point, payload, preserved, maker, init, init_memory })
     }
 
     /// The operation that messages number so.
@@ -100,19 +160,33 @@ fn allows(filter: Option<&SeccompProgram>, call: libc::c_long) -> bool {
 
 fn namespaces(linux: &OciLinuxConfig) -> NamespaceFlags {
     // The cgroup namespace is made later: its root is where the process is then.
-    let flags = linux.namespaces.iter().map(|namespace| match namespace.kind {
+    let new = linux.namespaces.iter().filter(|namespace| namespace.path.is_none());
+    let flags = new.map(|namespace| match namespace.kind {
         OciNamespaceKind::Pid => NamespaceFlags::PID,
         OciNamespaceKind::Network => NamespaceFlags::NETWORK,
         OciNamespaceKind::Mount => NamespaceFlags::MOUNT,
         OciNamespaceKind::Ipc => NamespaceFlags::IPC,
         OciNamespaceKind::Uts => NamespaceFlags::UTS,
-        OciNamespaceKind::User | OciNamespaceKind::Cgroup | OciNamespaceKind::Time => 0,
+        OciNamespaceKind::User => NamespaceFlags::USER,
+        OciNamespaceKind::Cgroup | OciNamespaceKind::Time => 0,
     });
     NamespaceFlags(flags.fold(0, |all, flag| all | flag))
 }
 
-fn begin(ops: &mut Vec<SetupOp>, process: &OciProcess, surroundings: &Surroundings) -> Result<(), CompileError> {
-    ops.extend([SetupOp::NotDumpable, SetupOp::DieWithParent, SetupOp::NewSession, SetupOp::NewKeyring]);
+fn begin(
+    ops: &mut Vec<SetupOp>,
+    process: &OciProcess,
+    surroundings: &Surroundings,
+    detachment: Option<&Detachment>,
+) -> Result<(), CompileError> {
+    ops.push(SetupOp::NotDumpable);
+    if detachment.is_none() {
+        ops.push(SetupOp::DieWithParent);
+    }
+    ops.push(SetupOp::NewSession);
+    if detachment.is_none_or(|detachment| detachment.keyring == Keyring::New) {
+        ops.push(SetupOp::NewKeyring);
+    }
     // After the session: with the OOM score and the cgroups we still look at the host's files.
     if let Some(score) = process.oom_score_adj {
         ops.push(SetupOp::AdjustOomScore { value: c_string("process.oomScoreAdj", &score.to_string())? });
@@ -126,7 +200,7 @@ fn begin(ops: &mut Vec<SetupOp>, process: &OciProcess, surroundings: &Surroundin
 fn names(ops: &mut Vec<SetupOp>, config: &OciConfig, linux: &OciLinuxConfig) -> Result<(), CompileError> {
     /// `__NEW_UTS_LEN` of linux/utsname.h.
     const MAX_NAME: usize = 64;
-    if linux.namespace(OciNamespaceKind::Cgroup).is_some() {
+    if linux.namespace(OciNamespaceKind::Cgroup).is_some_and(|namespace| namespace.path.is_none()) {
         ops.push(SetupOp::NewCgroupNamespace);
     }
     let private = linux.namespace(OciNamespaceKind::Uts).is_some();
@@ -148,14 +222,21 @@ fn names(ops: &mut Vec<SetupOp>, config: &OciConfig, linux: &OciLinuxConfig) -> 
     Ok(())
 }
 
-fn root(ops: &mut Vec<SetupOp>, surroundings: &Surroundings) -> Result<(), CompileError> {
+fn root(
+    ops: &mut Vec<SetupOp>,
+    surroundings: &Surroundings,
+    detachment: Option<&Detachment>,
+) -> Result<(), CompileError> {
     // The working directory changes while the layers are mounted.
     let c_path = |what: &str, path: &Path| match path.is_absolute() {
         true => c_path(what, path),
         false => Err(CompileError::invalid(what, format!("is not absolute: `{}`", path.display()))),
     };
-    ops.push(SetupOp::MakeMountsPrivate);
+    if detachment.is_none() {
+        ops.push(SetupOp::MakeMountsPrivate);
+    }
     ops.push(match &surroundings.rootfs {
+        Rootfs::Directory(path) if detachment.is_some() => SetupOp::RootFromTree { path: c_path("root.path", path)? },
         Rootfs::Directory(path) => SetupOp::RootFromDirectory { path: c_path("root.path", path)? },
         Rootfs::Overlay { lower, upper, work } => {
             if lower.is_empty() {
@@ -230,17 +311,37 @@ fn restrict_paths(ops: &mut Vec<SetupOp>, config: &OciConfig, linux: &OciLinuxCo
     Ok(())
 }
 
-fn payload(settings: &ProcessSettings, surroundings: &Surroundings) -> Result<Vec<SetupOp>, CompileError> {
+fn payload(
+    settings: &ProcessSettings,
+    surroundings: &Surroundings,
+    detachment: Option<&Detachment>,
+) -> Result<Vec<SetupOp>, CompileError> {
     let mut ops = Vec::new();
     if surroundings.init {
         // Otherwise the process has its session since the beginning.
         ops.push(SetupOp::NewSession);
     }
     ops.extend(compile_process::restrictions(settings)?);
-    // A change of credentials takes the tie off.
-    ops.push(SetupOp::DieWithParent);
-    ops.extend(compile_process::execution(settings)?);
+    let Some(detachment) = detachment else {
+        // A change of credentials takes the tie off.
+        ops.push(SetupOp::DieWithParent);
+        ops.extend(compile_process::execution(settings)?);
+        return Ok(ops);
+    };
+    let first = 3 + detachment.preserved;
+    ops.extend(compile_process::execution(settings)?.into_iter().map(|op| match op {
+        SetupOp::CloseOnExec => SetupOp::CloseOnExecFrom { first },
+        op => op,
+    }));
     Ok(ops)
+}
+
+/// Relative names depend on a working directory that is entered later.
+fn find_program(payload: &[SetupOp]) -> Option<SetupOp> {
+    let SetupOp::Execute(execution) = payload.last()? else { return None };
+    let absolute = execution.candidates.iter().all(|path| path.to_bytes().starts_with(b"/"));
+    let (candidates, name) = (execution.candidates.clone(), execution.name.clone());
+    absolute.then_some(SetupOp::FindProgram { candidates, name })
 }
 
 /// PID 1 of ours signals processes of all users and does nothing else. Somebody in the container who may trace processes can

@@ -1,11 +1,13 @@
 //! The mounts of a configuration as operations. Pure.
 
 use std::ffi::CString;
+use std::path::{Path, PathBuf};
 
-use crate::runtime::oci::{OciConfig, OciMount};
+use crate::runtime::oci::{OciConfig, OciMount, OciNamespaceKind};
 use crate::runtime::sys::MountAttributes;
 
 use super::compile::{CompileError, below_root, c_path, c_string, literal};
+use super::detached::Detachment;
 use super::mount_options::{BindDepth, FilesystemOption, MountOptions, sort_options};
 use super::op::{Bind, Filesystem, KeptMount, MountOp, MountSource, SetupOp, TargetKind};
 use super::surroundings::{CgroupView, Surroundings};
@@ -24,6 +26,8 @@ pub struct CompiledMounts {
 pub enum DevKind {
     /// A tmpfs of ours.
     Fresh,
+    /// The same in a user namespace, where no device can be made.
+    FreshOfUser,
     /// The image's own directory.
     Image,
     /// Something else that is mounted there, and is not ours to change.
@@ -45,7 +49,11 @@ const COVERABLE_IN_PROC: [&str; 11] = [
     "proc/sys/crypto/fips_enabled",
 ];
 
-pub fn compile(config: &OciConfig, surroundings: &Surroundings) -> Result<CompiledMounts, CompileError> {
+pub fn compile(
+    config: &OciConfig,
+    surroundings: &Surroundings,
+    detachment: Option<&Detachment>,
+) -> Result<CompiledMounts, CompileError> {
     let mut compiled = CompiledMounts { ops: Vec::new(), dev: DevKind::Image, proc: false, devpts: false };
     for (index, mount) in config.mounts.iter().enumerate() {
         let place = format!("mounts[{index}]");
@@ -55,7 +63,14 @@ pub fn compile(config: &OciConfig, surroundings: &Surroundings) -> Result<Compil
             return Err(CompileError::unsupported(format!("{place}.uidMappings")));
         }
         let target = below_root(&place, &mount.destination)?;
-        let one = OneMount { place: &place, mount, options: &options, target };
+        let devices = if detachment.is_some() { DeviceFiles::AsMounted } else { DeviceFiles::Forbidden };
+        let own_view = config
+            .linux
+            .as_ref()
+            .and_then(|linux| linux.namespace(OciNamespaceKind::Cgroup))
+            .is_some_and(|namespace| namespace.path.is_none());
+        let cgroups = if detachment.is_none() || own_view { CgroupMounts::Anew } else { CgroupMounts::Bound };
+        let one = OneMount { place: &place, mount, options: &options, target, devices, cgroups };
         one.compile(&mut compiled, surroundings)?;
     }
     Ok(compiled)
@@ -66,6 +81,25 @@ struct OneMount<'a> {
     mount: &'a OciMount,
     options: &'a MountOptions,
     target: CString,
+    devices: DeviceFiles,
+    cgroups: CgroupMounts,
+}
+
+/// How the container gets to see its cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CgroupMounts {
+    /// By a filesystem that shows what the container's cgroup namespace has.
+    Anew,
+    /// Without such a namespace: the host's directories of the container, and no others.
+    Bound,
+}
+
+/// Whether the host's device files work in what is mounted without a word about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DeviceFiles {
+    Forbidden,
+    /// As the field's runtimes have it: the device rules of the cgroup decide.
+    AsMounted,
 }
 
 impl OneMount<'_> {
@@ -108,14 +142,17 @@ impl OneMount<'_> {
         let recursive_bind = self.options.bind == Some(BindDepth::Recursive);
         let mut recursive = self.options.recursive;
         // The host's device files are of no use in a container, unless it is said that they are.
-        if self.options.attributes.clear & MountAttributes::NO_DEV == 0 {
+        if self.devices == DeviceFiles::Forbidden && self.options.attributes.clear & MountAttributes::NO_DEV == 0 {
             recursive.set |= MountAttributes::NO_DEV;
         }
+        let own = self.options.propagation.clone();
+        let propagation = if own.is_empty() { vec![(libc::MS_PRIVATE, libc::AT_RECURSIVE)] } else { own };
         let source = Bind {
             path: c_path(self.place, &surroundings.bundle.join(source))?,
             depth: if recursive_bind { libc::AT_RECURSIVE } else { 0 },
             attributes: self.options.attributes,
             recursive,
+            propagation,
         };
         self.push(compiled, MountSource::Bind(source), TargetKind::LikeSource);
         Ok(())
@@ -152,6 +189,13 @@ impl OneMount<'_> {
             CgroupView::Unknown => {
                 return Err(CompileError::invalid(self.place, "mounts cgroups, and the host has none"));
             }
+            CgroupView::Unified if self.cgroups == CgroupMounts::Bound => {
+                let own = own_directory(surroundings, "/sys/fs/cgroup")
+                    .ok_or_else(|| CompileError::invalid(self.place, "mounts cgroups, and the container has none"))?;
+                let source = bound(self.place, own, attributes)?;
+                self.push(compiled, source, TargetKind::Directory);
+                return Ok(());
+            }
             CgroupView::Unified => {
                 self.push(compiled, of_kind("cgroup2", Vec::new(), attributes), TargetKind::Directory);
                 return Ok(());
@@ -162,7 +206,13 @@ impl OneMount<'_> {
         let place = self.place.to_owned();
         let mode = vec![(literal("source"), Some(literal("cgroup"))), (literal("mode"), Some(literal("755")))];
         let writable = attributes & !(MountAttributes::READ_ONLY as u32);
-        self.push(compiled, of_kind("tmpfs", mode, writable), TargetKind::Directory);
+        let tmpfs = of_kind("tmpfs", mode, writable);
+        compiled.ops.push(SetupOp::Mount(Box::new(MountOp {
+            source: tmpfs,
+            target: self.target.clone(),
+            target_kind: TargetKind::Directory,
+            keep: KeptMount::No,
+        })));
         for hierarchy in hierarchies {
             let mut parameters = vec![(literal("source"), Some(literal("cgroup")))];
             for parameter in &hierarchy.parameters {
@@ -174,8 +224,16 @@ impl OneMount<'_> {
             let mut below = target.to_bytes().to_vec();
             below.push(b'/');
             below.extend_from_slice(hierarchy.directory.as_bytes());
+            let source = match self.cgroups {
+                CgroupMounts::Anew => of_kind(hierarchy.kind, parameters, attributes),
+                CgroupMounts::Bound => {
+                    let mount = format!("/sys/fs/cgroup/{}", hierarchy.directory);
+                    let Some(own) = own_directory(surroundings, &mount) else { continue };
+                    bound(&place, own, attributes)?
+                }
+            };
             compiled.ops.push(SetupOp::Mount(Box::new(MountOp {
-                source: of_kind(hierarchy.kind, parameters, attributes),
+                source,
                 target: CString::new(below).unwrap_or_default(),
                 target_kind: TargetKind::Directory,
                 keep: KeptMount::No,
@@ -195,4 +253,20 @@ impl OneMount<'_> {
         };
         compiled.ops.push(SetupOp::Mount(Box::new(MountOp { source, target: self.target, target_kind, keep })));
     }
+}
+
+/// The container's directory in the hierarchy that is mounted at `mount`.
+fn own_directory<'a>(surroundings: &'a Surroundings, mount: &str) -> Option<&'a Path> {
+    let below = |procs: &&PathBuf| procs.strip_prefix(mount).is_ok();
+    surroundings.cgroup_procs.iter().find(below)?.parent()
+}
+
+fn bound(place: &str, directory: &Path, attributes: u32) -> Result<MountSource, CompileError> {
+    Ok(MountSource::Bind(Bind {
+        path: c_path(place, directory)?,
+        depth: 0,
+        attributes: MountAttributes::set(attributes.into()),
+        recursive: MountAttributes::default(),
+        propagation: vec![(libc::MS_PRIVATE, 0)],
+    }))
 }

@@ -12,7 +12,6 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use thiserror::Error;
 
 use crate::runtime::sys::{self, Cloned, Errno, NamespaceFlags, SignalSet};
@@ -45,12 +44,25 @@ pub struct ExecSpec {
 #[derive(Debug)]
 pub struct ExecProgram {
     init: i32,
-    uid: u32,
+    /// Whom a terminal belongs to, as the host numbers users.
+    pub(super) uid: u32,
     terminal: Option<TerminalSize>,
-    join: Vec<SetupOp>,
-    restrict: Vec<SetupOp>,
-    become_it: Vec<SetupOp>,
+    /// `CLONE_NEW*`: those to join.
+    pub(super) namespaces: u64,
+    /// Descriptors from 3 on that the program gets.
+    pub(super) preserved: u32,
+    pub(super) join: Vec<SetupOp>,
+    pub(super) restrict: Vec<SetupOp>,
+    pub(super) become_it: Vec<SetupOp>,
 }
+
+/// The namespaces that every container of ours may have of its own.
+const NAMESPACES: u64 = NamespaceFlags::MOUNT
+    | NamespaceFlags::PID
+    | NamespaceFlags::NETWORK
+    | NamespaceFlags::IPC
+    | NamespaceFlags::UTS
+    | NamespaceFlags::CGROUP;
 
 /// The process is the caller's child and has to be waited for, by `pidfd`.
 #[derive(Debug)]
@@ -97,6 +109,8 @@ impl ExecProgram {
             init: spec.init,
             uid: spec.process.user.uid,
             terminal: spec.terminal,
+            namespaces: NAMESPACES,
+            preserved: 0,
             join,
             restrict: restrictions(&spec.process)?,
             become_it,
@@ -215,7 +229,9 @@ fn helper_process(program: &ExecProgram, container: BorrowedFd<'_>, stdio: &Stdi
     let mut progress = Progress::default();
     // Out of the way first: the descriptors of the caller may be any, and all the others are closed.
     let ready = stdio.put_in_place().and_then(|()| {
-        sys::close_all_but([0, 1, 2, container.as_raw_fd(), pipes.number.as_raw_fd(), pipes.stopped.as_raw_fd()])
+        // What is preserved was open before these three, so theirs are larger numbers.
+        let kept = [container.as_raw_fd(), pipes.number.as_raw_fd(), pipes.stopped.as_raw_fd()];
+        sys::close_from_but(3 + program.preserved, kept)
     });
     if let Err(errno) = ready {
         give_up(&pipes.stopped, Stopped { op: BEFORE_ALL, fault: errno.into() });
@@ -246,12 +262,6 @@ fn restrict(program: &ExecProgram, progress: &mut Progress, container: BorrowedF
     };
     prepare().map_err(before_all)?;
     progress.perform(&program.join, 0)?;
-    let all = ThreadNameSpaceType::MOUNT
-        | ThreadNameSpaceType::PROCESS_ID
-        | ThreadNameSpaceType::NETWORK
-        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::CONTROL_GROUP;
-    move_into_thread_name_spaces(container, all).map_err(before_all)?;
+    sys::enter_namespace(container, program.namespaces).map_err(before_all)?;
     progress.perform(&program.restrict, program.join.len() as u16)
 }

@@ -11,6 +11,8 @@ pub struct MountOptions {
     pub attributes: MountAttributes,
     /// For it and for every mount below it.
     pub recursive: MountAttributes,
+    /// `MS_*` and `AT_RECURSIVE` or 0, in order.
+    pub propagation: Vec<(u64, i32)>,
     /// For the filesystem, in order: `key` alone or `key=value`.
     pub filesystem: Vec<FilesystemOption>,
 }
@@ -65,7 +67,7 @@ const ATTRIBUTES: [(&str, u64, u64); 17] = [
 ];
 
 /// What is so in any case, or changes nothing.
-const WITHOUT_EFFECT: [&str; 13] = [
+const WITHOUT_EFFECT: [&str; 11] = [
     "defaults",
     "async",
     "loud",
@@ -74,31 +76,28 @@ const WITHOUT_EFFECT: [&str; 13] = [
     "norelatime",
     "noiversion",
     "nolazytime",
-    "private",
-    "rprivate",
     "rbind",
     "bind",
     "rnorelatime",
 ];
 
 /// Of the specification's table, and refused.
-const UNSUPPORTED: [&str; 15] = [
-    "remount",
-    "shared",
-    "rshared",
-    "slave",
-    "rslave",
-    "unbindable",
-    "runbindable",
-    "idmap",
-    "ridmap",
-    "tmpcopyup",
-    "copy-symlink",
-    "src-nofollow",
-    "dest-nofollow",
-    "iversion",
-    "mand",
+const UNSUPPORTED: [&str; 9] =
+    ["remount", "idmap", "ridmap", "tmpcopyup", "copy-symlink", "src-nofollow", "dest-nofollow", "iversion", "mand"];
+
+/// Name and flag; each has a recursive sister with an `r` before it.
+const PROPAGATION: [(&str, u64); 4] = [
+    ("private", libc::MS_PRIVATE),
+    ("shared", libc::MS_SHARED),
+    ("slave", libc::MS_SLAVE),
+    ("unbindable", libc::MS_UNBINDABLE),
 ];
+
+fn propagation(option: &str) -> Option<(u64, i32)> {
+    let flag = |name: &str| PROPAGATION.iter().find(|(known, _)| *known == name).map(|(_, flag)| *flag);
+    let recursive = || option.strip_prefix('r').and_then(flag).map(|flag| (flag, libc::AT_RECURSIVE));
+    flag(option).map(|flag| (flag, 0)).or_else(recursive)
+}
 
 /// Sort the options of one mount. Later ones win over earlier ones, as in mount(8).
 pub fn sort_options(options: &[String]) -> Result<MountOptions, UnsupportedOption> {
@@ -116,7 +115,9 @@ pub fn sort_options(options: &[String]) -> Result<MountOptions, UnsupportedOptio
         if WITHOUT_EFFECT.contains(&option.as_str()) {
             continue;
         }
-        if let Some((set, clear)) = attribute(option) {
+        if let Some(change) = propagation(option) {
+            sorted.propagation.push(change);
+        } else if let Some((set, clear)) = attribute(option) {
             merge(&mut sorted.attributes, set, clear);
         } else if let Some((set, clear)) = option.strip_prefix('r').and_then(attribute) {
             merge(&mut sorted.recursive, set, clear);
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn options_to_come_are_refused() {
-        for option in ["rshared", "idmap", "idmap=x", "tmpcopyup", "remount"] {
+        for option in ["idmap", "idmap=x", "tmpcopyup", "remount"] {
             assert!(sort_options(&[option.to_owned()]).is_err(), "{option}");
         }
     }

@@ -5,7 +5,11 @@ use std::ffi::CString;
 use std::fmt;
 
 use crate::runtime::seccomp::{self, LinuxSeccomp, SeccompError};
-use crate::runtime::sys::{CapabilityBits, Errno, ExecStrings, MountAttributes, SeccompFilterFlags, SockFilter};
+use crate::runtime::sys::{
+    CapabilityBits, Errno, ExecStrings, MountAttributes, SchedulerAttributes, SeccompFilterFlags, SockFilter,
+};
+
+use super::hook::HookProgram;
 
 /// One thing that a container's process does before it becomes the program, in order.
 #[derive(Debug)]
@@ -34,6 +38,10 @@ pub enum SetupOp {
     MakeMountsPrivate,
     /// A detached copy of the directory's mount becomes the root to be.
     RootFromDirectory {
+        path: CString,
+    },
+    /// The same with the devices that are in it.
+    RootFromTree {
         path: CString,
     },
     RootFromOverlay(OverlayRoot),
@@ -73,7 +81,51 @@ pub enum SetupOp {
         path: CString,
     },
     MakeRootReadOnly,
+    /// How mounts made elsewhere and here reach each other: for the host's mounts, seen from the new mount namespace.
+    Propagate {
+        flag: u64,
+    },
+    /// The same for the root, once it is the root.
+    PropagateRoot {
+        flag: u64,
+        depth: i32,
+    },
+    /// All are opened before the first is entered: afterwards they may be out of reach.
+    JoinNamespaces(Vec<JoinedNamespace>),
+    /// In a new user namespace: its root, once its ids are mapped.
+    BecomeRoot,
+    /// The sources of all binds, as long as the process is who the host knows.
+    OpenSources(Vec<Bind>),
+    LoopbackUp,
+    MakeNode(Box<NodeAt>),
+    RunHook(HookProgram),
+    EnterRoot,
     Pivot,
+    SetPersonality {
+        domain: u64,
+    },
+    SetScheduler(SchedulerAttributes),
+    SetIoPriority {
+        class: u32,
+        level: u32,
+    },
+    SetMemoryPolicy {
+        mode: i32,
+        nodes: Vec<u64>,
+    },
+    SetAffinity {
+        processors: Vec<u64>,
+    },
+    /// Whether the program is there at all, told at creation and not at the start.
+    FindProgram {
+        candidates: Vec<CString>,
+        name: String,
+    },
+    /// For the next exec: AppArmor's profile.
+    WriteLabel {
+        path: CString,
+        value: String,
+    },
     LimitResource(ResourceLimit),
     NoNewPrivileges,
     InstallSeccomp(SeccompProgram),
@@ -92,7 +144,41 @@ pub enum SetupOp {
     },
     TakeTerminal,
     CloseOnExec,
+    /// As `CloseOnExec`, for programs that get more than the standard three.
+    CloseOnExecFrom {
+        first: u32,
+    },
     Execute(Execution),
+}
+
+#[derive(Debug)]
+pub struct JoinedNamespace {
+    pub path: CString,
+    /// `CLONE_NEW*`, which the file must be of.
+    pub kind: u64,
+}
+
+/// A device or a fifo anywhere in the container.
+#[derive(Debug)]
+pub struct NodeAt {
+    /// Below the root to be.
+    pub directory: Option<CString>,
+    pub name: CString,
+    pub kind: NodeType,
+    pub major: u32,
+    pub minor: u32,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Where nodes cannot be made: the host's, to be mounted.
+    pub host_path: Option<CString>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeType {
+    Block,
+    Character,
+    Fifo,
 }
 
 /// An overlay as fsconfig wants it.
@@ -129,7 +215,7 @@ pub struct Filesystem {
     pub attributes: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Bind {
     /// A path of the host.
     pub path: CString,
@@ -137,6 +223,8 @@ pub struct Bind {
     pub depth: i32,
     pub attributes: MountAttributes,
     pub recursive: MountAttributes,
+    /// `MS_*` and `AT_RECURSIVE` or 0, in order.
+    pub propagation: Vec<(u64, i32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,7 +318,9 @@ impl fmt::Display for SetupOp {
             Self::SetHostname { name } => write!(formatter, "set the host name `{name}`"),
             Self::SetDomainname { name } => write!(formatter, "set the domain name `{name}`"),
             Self::MakeMountsPrivate => write!(formatter, "make the mounts private"),
-            Self::RootFromDirectory { path: directory } => write!(formatter, "take `{}` as root", path(directory)),
+            Self::RootFromDirectory { path: directory } | Self::RootFromTree { path: directory } => {
+                write!(formatter, "take `{}` as root", path(directory))
+            }
             Self::RootFromOverlay(overlay) => {
                 write!(formatter, "mount the layers of the root over `{}`", path(&overlay.upper))
             }
@@ -253,6 +343,26 @@ impl fmt::Display for SetupOp {
             }
             Self::Mask { path: name } => write!(formatter, "mask `/{}`", path(name)),
             Self::MakeRootReadOnly => write!(formatter, "make the root read-only"),
+            Self::Propagate { .. } => write!(formatter, "set the propagation of the mounts"),
+            Self::PropagateRoot { .. } => write!(formatter, "set the propagation of the root"),
+            Self::JoinNamespaces(list) => {
+                write!(formatter, "join the namespaces")?;
+                list.iter().try_for_each(|namespace| write!(formatter, " `{}`", path(&namespace.path)))
+            }
+            Self::BecomeRoot => write!(formatter, "become root of the user namespace"),
+            Self::OpenSources(_) => write!(formatter, "open the sources of the mounts"),
+            Self::LoopbackUp => write!(formatter, "bring the loopback interface up"),
+            Self::MakeNode(node) => write!(formatter, "make the device `{}`", path(&node.name)),
+            Self::RunHook(hook) => write!(formatter, "run the hook `{}`", hook.name()),
+            Self::EnterRoot => write!(formatter, "enter the root"),
+            Self::FindProgram { name, .. } => write!(formatter, "execute `{name}`"),
+            Self::SetPersonality { .. } => write!(formatter, "set the personality"),
+            Self::SetScheduler(_) => write!(formatter, "set the scheduler"),
+            Self::SetIoPriority { .. } => write!(formatter, "set the I/O priority"),
+            Self::SetMemoryPolicy { .. } => write!(formatter, "set the memory policy"),
+            Self::SetAffinity { .. } => write!(formatter, "bind the process to processors"),
+            Self::WriteLabel { value, .. } => write!(formatter, "set the security label `{value}`"),
+            Self::CloseOnExecFrom { .. } => write!(formatter, "close the descriptors"),
             Self::Pivot => write!(formatter, "change the root"),
             Self::LimitResource(limit) => {
                 write!(formatter, "set {} to {} (hard {})", limit.name, Limit(limit.soft), Limit(limit.hard))

@@ -10,7 +10,13 @@ use rustix::mount::{UnmountFlags, unmount};
 use crate::runtime::sys::{self, Errno, Prctl};
 
 use super::below::{Links, NodeKind, open_below, open_or_make};
-use super::op::{CapabilitySets, Credentials, DeviceNode, Execution, Fault, KeptMount, Part, SetupOp, Stopped};
+use super::hook::StatePid;
+use super::op::{
+    CapabilitySets, Credentials, DeviceNode, Execution, Fault, KeptMount, MountSource, Part, SetupOp, Stopped,
+};
+use super::perform_detached::{
+    Sources, enter_root, find_program, join_namespaces, make_node, propagate, propagate_root,
+};
 use super::rootfs::{
     InPart, Masks, attach, attach_root, file_type, is_character_device, is_procfs, make_overlay, make_read_only,
     mount_below,
@@ -23,6 +29,7 @@ pub struct Progress {
     proc: Option<OwnedFd>,
     dev: Option<OwnedFd>,
     masks: Masks,
+    sources: Sources,
 }
 
 impl Progress {
@@ -49,10 +56,15 @@ impl Progress {
             SetupOp::SetDomainname { name } => rustix::system::setdomainname(name.as_bytes())?,
             SetupOp::MakeMountsPrivate => make_mounts_private()?,
             SetupOp::RootFromDirectory { path } => self.root = Some(copy_root(path).in_part(Part::Source)?),
+            SetupOp::RootFromTree { path } => self.root = Some(copy_tree(path).in_part(Part::Source)?),
             SetupOp::RootFromOverlay(overlay) => self.root = Some(make_overlay(overlay)?),
             SetupOp::AttachRoot => attach_root(self.root()?)?,
             SetupOp::Mount(mount) => {
-                let mounted = mount_below(self.root()?, mount)?;
+                let opened = match mount.source {
+                    MountSource::Bind(_) => self.sources.next(),
+                    MountSource::Filesystem(_) => None,
+                };
+                let mounted = mount_below(self.root()?, mount, opened)?;
                 match mount.keep {
                     KeptMount::No => {}
                     KeptMount::Proc => self.proc = Some(mounted),
@@ -78,7 +90,23 @@ impl Progress {
                 self.masks.cover(root.as_fd(), path).map(drop)?;
             }
             SetupOp::MakeRootReadOnly => make_mount_read_only(self.root()?)?,
+            SetupOp::Propagate { flag } => propagate(*flag)?,
+            SetupOp::PropagateRoot { flag, depth } => propagate_root(*flag, *depth)?,
+            SetupOp::JoinNamespaces(list) => join_namespaces(list)?,
+            SetupOp::BecomeRoot => sys::set_ids(0, 0)?,
+            SetupOp::OpenSources(binds) => self.sources.open(binds)?,
+            SetupOp::LoopbackUp => sys::loopback_up()?,
+            SetupOp::MakeNode(node) => make_node(self.root()?, node)?,
+            SetupOp::RunHook(hook) => hook.run(StatePid::Own)?,
+            SetupOp::EnterRoot => enter_root(self.root()?)?,
             SetupOp::Pivot => pivot(self.root()?)?,
+            SetupOp::FindProgram { candidates, .. } => find_program(candidates)?,
+            SetupOp::SetPersonality { domain } => sys::set_personality(*domain)?,
+            SetupOp::SetScheduler(attributes) => sys::set_scheduler(attributes)?,
+            SetupOp::SetIoPriority { class, level } => sys::set_io_priority(*class, *level)?,
+            SetupOp::SetMemoryPolicy { mode, nodes } => sys::set_memory_policy(*mode, nodes)?,
+            SetupOp::SetAffinity { processors } => sys::set_affinity(0, processors)?,
+            SetupOp::WriteLabel { path, value } => write_file(CWD, path, value.as_bytes())?,
             SetupOp::LimitResource(limit) => sys::set_rlimit(limit.resource, limit.soft, limit.hard)?,
             SetupOp::NoNewPrivileges => sys::prctl(Prctl::NoNewPrivileges)?,
             SetupOp::InstallSeccomp(program) => sys::seccomp_install(&program.filter, program.flags)?,
@@ -89,6 +117,7 @@ impl Progress {
             SetupOp::EnterDirectory { path } => enter_directory(path)?,
             SetupOp::TakeTerminal => rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?,
             SetupOp::CloseOnExec => sys::close_on_exec_from(3)?,
+            SetupOp::CloseOnExecFrom { first } => sys::close_on_exec_from(*first)?,
             SetupOp::Execute(execution) => return Err(execute(execution).into()),
         }
         Ok(())
@@ -111,7 +140,7 @@ fn new_keyring() -> Result<(), Errno> {
     }
 }
 
-fn write_file(directory: BorrowedFd<'_>, path: &CStr, bytes: &[u8]) -> Result<(), Errno> {
+pub(super) fn write_file(directory: BorrowedFd<'_>, path: &CStr, bytes: &[u8]) -> Result<(), Errno> {
     let file = openat(directory, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     write_whole(file.as_fd(), bytes)
 }
@@ -128,13 +157,17 @@ fn make_mounts_private() -> Result<(), Errno> {
 }
 
 fn copy_root(path: &CStr) -> Result<OwnedFd, Errno> {
-    let flags = rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE
-        | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | rustix::mount::OpenTreeFlags::AT_RECURSIVE;
-    let root = rustix::mount::open_tree(CWD, path, flags)?;
+    let root = copy_tree(path)?;
     // The devices of an image are not the host's to give.
     sys::mount_setattr(root.as_fd(), libc::AT_RECURSIVE, &sys::MountAttributes::set(sys::MountAttributes::NO_DEV))?;
     Ok(root)
+}
+
+fn copy_tree(path: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE
+        | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | rustix::mount::OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(CWD, path, flags)
 }
 
 fn make_device(dev: BorrowedFd<'_>, node: &DeviceNode) -> Result<(), Errno> {

@@ -48,17 +48,24 @@ fn finish_filesystem(context: &OwnedFd, attributes: MountAttrFlags) -> Result<Ow
 
 /// A copy of a mount of the host, attached nowhere, with devices out of use unless asked for.
 pub fn copy_mount(bind: &Bind) -> Result<OwnedFd, Errno> {
+    let mount = open_source(bind)?;
+    finish_bind(mount.as_fd(), bind)?;
+    Ok(mount)
+}
+
+/// The copy, as it is.
+pub fn open_source(bind: &Bind) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | if bind.depth == 0 { OpenTreeFlags::empty() } else { OpenTreeFlags::AT_RECURSIVE };
-    let mount = open_tree(CWD, bind.path.as_c_str(), flags)?;
+    open_tree(CWD, bind.path.as_c_str(), flags)
+}
+
+fn finish_bind(mount: BorrowedFd<'_>, bind: &Bind) -> Result<(), Errno> {
     if !bind.recursive.is_empty() {
-        mount_setattr(mount.as_fd(), bind.depth, &bind.recursive)?;
+        mount_setattr(mount, bind.depth, &bind.recursive)?;
     }
-    if !bind.attributes.is_empty() {
-        mount_setattr(mount.as_fd(), 0, &bind.attributes)?;
-    }
-    Ok(mount)
+    if bind.attributes.is_empty() { Ok(()) } else { mount_setattr(mount, 0, &bind.attributes) }
 }
 
 /// The layers of an overlay as one tree, attached nowhere.
@@ -169,10 +176,15 @@ pub fn attach_root(root: BorrowedFd<'_>) -> Result<(), Errno> {
 }
 
 /// Do one mount of the configuration below `root`; returns the root of what was mounted.
-pub fn mount_below(root: BorrowedFd<'_>, op: &MountOp) -> Result<OwnedFd, Fault> {
-    let mount = match &op.source {
-        MountSource::Filesystem(filesystem) => make_filesystem(filesystem)?,
-        MountSource::Bind(bind) => copy_mount(bind).in_part(Part::Source)?,
+/// `opened`: the source, where it had to be opened before.
+pub fn mount_below(root: BorrowedFd<'_>, op: &MountOp, opened: Option<OwnedFd>) -> Result<OwnedFd, Fault> {
+    let mount = match (&op.source, opened) {
+        (MountSource::Filesystem(filesystem), _) => make_filesystem(filesystem)?,
+        (MountSource::Bind(bind), None) => copy_mount(bind).in_part(Part::Source)?,
+        (MountSource::Bind(bind), Some(opened)) => {
+            finish_bind(opened.as_fd(), bind).in_part(Part::Source)?;
+            opened
+        }
     };
     let (kind, links) = match op.target_kind {
         TargetKind::Directory => (NodeKind::Directory, Links::Follow),
@@ -186,6 +198,12 @@ pub fn mount_below(root: BorrowedFd<'_>, op: &MountOp) -> Result<OwnedFd, Fault>
         return Err(Fault { part: Part::TargetInProc, errno: Errno::PERM });
     }
     attach(mount.as_fd(), target.as_fd()).in_part(Part::Attach)?;
+    if let MountSource::Bind(bind) = &op.source {
+        for (propagation, depth) in &bind.propagation {
+            let change = MountAttributes { propagation: *propagation, ..MountAttributes::default() };
+            mount_setattr(mount.as_fd(), *depth, &change).in_part(Part::Verify)?;
+        }
+    }
     if op.target_kind == TargetKind::RealDirectory {
         let seen =
             open_below(root, &op.target, OFlags::PATH | OFlags::DIRECTORY, Links::Refuse).in_part(Part::Verify)?;

@@ -171,7 +171,7 @@ pub(super) fn words_for(op: Option<&SetupOp>, stopped: Stopped) -> SpawnError {
     let step = op.map_or_else(|| "prepare the process".to_owned(), ToString::to_string);
     SpawnError::SetUp {
         step: format!("cannot {step}{}", stopped.fault.part.words()),
-        executing: matches!(op, Some(SetupOp::Execute(_))),
+        executing: matches!(op, Some(SetupOp::Execute(_) | SetupOp::FindProgram { .. })),
         source: stopped.fault.errno,
     }
 }

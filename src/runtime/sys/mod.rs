@@ -6,23 +6,28 @@
 //! What the calls are used for is left to the rooms that use them.
 
 pub mod async_fd;
+mod bpf;
 mod creds;
 mod inherited;
 mod memory;
 mod mount;
+mod namespace;
 pub mod netlink;
 mod pidfd;
 mod process;
+mod scheduling;
 pub mod seccomp;
 mod seccomp_trial;
 mod signal;
 
+pub use bpf::{BpfDeviceInstruction, attach_device_program};
 pub use creds::{
     CapabilityBits, Prctl, capset, drop_from_bounding_set, last_capability, prctl, set_groups, set_ids, set_secure_bits,
 };
 pub use inherited::take_inherited;
 pub use memory::{OwnMemory, give_memory_back, start_over};
 pub use mount::{MountAttributes, mount_setattr};
+pub use namespace::{close_from_but, enter_namespace, loopback_up, namespace_type, signal_descriptor, unshare};
 pub use pidfd::signal_process;
 pub use process::{
     ArgumentArea, Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, close_all_but,
@@ -30,6 +35,9 @@ pub use process::{
     reap_any, reap_child, replace_arguments, set_rlimit, unshare_cgroup_namespace,
 };
 pub use rustix::io::Errno;
+pub use scheduling::{
+    SchedulerAttributes, set_affinity, set_io_priority, set_memory_policy, set_personality, set_scheduler,
+};
 pub use seccomp::{SeccompFilterFlags, SockFilter, seccomp_install};
 pub use seccomp_trial::{CallAbi, RawCall, TrialAnswer, make_calls_filtered};
 pub use signal::{SignalSet, block_signals, default_dispositions, send_signal, wait_for_signal};

@@ -15,6 +15,10 @@ impl NamespaceFlags {
     pub const NETWORK: u64 = libc::CLONE_NEWNET as u64;
     pub const IPC: u64 = libc::CLONE_NEWIPC as u64;
     pub const UTS: u64 = libc::CLONE_NEWUTS as u64;
+    pub const USER: u64 = libc::CLONE_NEWUSER as u64;
+    pub const CGROUP: u64 = libc::CLONE_NEWCGROUP as u64;
+    /// `CLONE_NEWTIME` of linux/sched.h; not for clone_child: the offsets are set before the first process is in it.
+    pub const TIME: u64 = 0x80;
 }
 
 /// Which side of a clone we are on.

@@ -1,0 +1,120 @@
+//! The commands that make, change and end containers.
+
+use std::ffi::OsString;
+
+use crate::runtime::container::detached::{Keyring, RootChange};
+use crate::runtime::container::serve_process;
+use crate::runtime::lifecycle::{self, ConsoleSocket, Container, CreateOptions, Forced, Frozen, Record, Status, Store};
+use crate::runtime::sys::{SignalSet, block_signals};
+
+use super::flags::{Flag, Given, switch, value};
+use super::log::Log;
+use super::{Failure, Global, id_of, parse, protect, signal};
+
+type Arguments<'a> = &'a mut dyn Iterator<Item = OsString>;
+
+const CREATE: [Flag; 10] = [
+    value("bundle", Some('b')),
+    value("console-socket", None),
+    value("pid-file", None),
+    value("preserve-fds", None),
+    value("pidfd-socket", None),
+    switch("no-pivot", None),
+    switch("no-new-keyring", None),
+    switch("detach", Some('d')),
+    switch("keep", None),
+    switch("no-subreaper", None),
+];
+
+fn create_options(given: &Given) -> Result<CreateOptions, Failure> {
+    if given.get("pidfd-socket").is_some() {
+        return Err(Failure::usage("`--pidfd-socket` is not supported"));
+    }
+    Ok(CreateOptions {
+        bundle: given.path("bundle").unwrap_or_else(|| ".".into()),
+        console_socket: given.path("console-socket").map(ConsoleSocket),
+        pid_file: given.path("pid-file"),
+        preserved: given.number("preserve-fds")?.unwrap_or(0),
+        keyring: if given.is_set("no-new-keyring") { Keyring::Inherited } else { Keyring::New },
+        root_change: if given.is_set("no-pivot") { RootChange::Chroot } else { RootChange::Pivot },
+    })
+}
+
+pub fn create(global: &Global, arguments: Arguments<'_>) -> Result<u8, Failure> {
+    protect()?;
+    let given = parse("create", arguments, &CREATE)?;
+    lifecycle::create(&global.store, id_of(&given)?, &create_options(&given)?)?;
+    Ok(0)
+}
+
+pub fn start(global: &Global, arguments: Arguments<'_>) -> Result<u8, Failure> {
+    let given = parse("start", arguments, &[])?;
+    lifecycle::start(&Container::find(&global.store, id_of(&given)?)?)?;
+    Ok(0)
+}
+
+/// Create and start; unless detached, stay until the end, hand signals on, and delete what is left.
+pub fn run(global: &Global, log: &Log, arguments: Arguments<'_>) -> Result<u8, Failure> {
+    protect()?;
+    let given = parse("run", arguments, &CREATE)?;
+    let (id, detached) = (id_of(&given)?, given.is_set("detach"));
+    if !detached {
+        // They wait until the container is there to get them.
+        block_signals(SignalSet::ALL).map_err(|errno| Failure::usage(format!("cannot block signals: {errno}")))?;
+    }
+    let record = lifecycle::create(&global.store, id, &create_options(&given)?)?;
+    if let Err(error) = Container::find(&global.store, id).and_then(|container| lifecycle::start(&container)) {
+        clean_up(&global.store, log, &record);
+        return Err(Failure { code: error.exec_exit_code().map_or(1, |code| code as u8), ..error.into() });
+    }
+    if detached {
+        return Ok(0);
+    }
+    let status = serve_process(record.init_process_pid);
+    if !given.is_set("keep") {
+        clean_up(&global.store, log, &record);
+    }
+    Ok(status as u8)
+}
+
+fn clean_up(store: &Store, log: &Log, record: &Record) {
+    match lifecycle::delete(store, &record.id, Forced::Yes) {
+        Ok(None) => {}
+        Ok(Some(error)) | Err(error) => log.warn(&super::in_words(&error)),
+    }
+}
+
+pub fn kill(global: &Global, arguments: Arguments<'_>) -> Result<u8, Failure> {
+    let given = parse("kill", arguments, &[switch("all", Some('a'))])?;
+    let signal = signal::parse(given.plain.get(1).map_or("TERM", String::as_str))?;
+    let container = Container::find(&global.store, id_of(&given)?)?;
+    if given.is_set("all") {
+        lifecycle::kill_all(&container, signal)?;
+        return Ok(0);
+    }
+    if container.status == Status::Stopped {
+        // Engines know these words.
+        return Err(Failure::usage(format!(
+            "container `{}` cannot be killed: container not running",
+            container.record.id
+        )));
+    }
+    lifecycle::kill(&container, signal)?;
+    Ok(0)
+}
+
+pub fn delete(global: &Global, log: &Log, arguments: Arguments<'_>) -> Result<u8, Failure> {
+    let given = parse("delete", arguments, &[switch("force", Some('f'))])?;
+    let forced = if given.is_set("force") { Forced::Yes } else { Forced::No };
+    if let Some(error) = lifecycle::delete(&global.store, id_of(&given)?, forced)? {
+        log.warn(&super::in_words(&error));
+    }
+    Ok(0)
+}
+
+pub fn freeze(global: &Global, command: &str, arguments: Arguments<'_>) -> Result<u8, Failure> {
+    let given = parse(command, arguments, &[])?;
+    let frozen = if command == "pause" { Frozen::Yes } else { Frozen::No };
+    Container::find(&global.store, id_of(&given)?)?.freeze(frozen)?;
+    Ok(0)
+}

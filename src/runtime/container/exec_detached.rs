@@ -1,0 +1,64 @@
+//! What a process in a container of the OCI command line has beyond those of our own containers. Pure.
+
+use crate::runtime::oci::OciProcess;
+use crate::runtime::sys::NamespaceFlags;
+
+use super::compile::CompileError;
+use super::compile_linux::{number_list, process_scheduling};
+use super::detached::Keyring;
+use super::exec::{ExecProgram, ExecSpec};
+use super::op::SetupOp;
+
+/// Beside an [`ExecSpec`].
+#[derive(Clone, Debug)]
+pub struct ExecDetachment<'a> {
+    pub process: &'a OciProcess,
+    pub keyring: Keyring,
+    /// How many descriptors from 3 on the program gets.
+    pub preserved: u32,
+    pub user_namespace: OwnNamespace,
+    pub time_namespace: OwnNamespace,
+    /// As the host numbers users.
+    pub terminal_owner: u32,
+}
+
+/// Whether the container has one that is not the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnNamespace {
+    No,
+    Yes,
+}
+
+impl ExecProgram {
+    pub fn compile_detached(spec: &ExecSpec, detachment: &ExecDetachment<'_>) -> Result<Self, CompileError> {
+        let mut program = Self::compile(spec)?;
+        program.uid = detachment.terminal_owner;
+        program.preserved = detachment.preserved;
+        if detachment.keyring == Keyring::Inherited {
+            program.join.retain(|op| !matches!(op, SetupOp::NewKeyring));
+        }
+        let mut first = Vec::new();
+        if detachment.user_namespace == OwnNamespace::Yes {
+            program.namespaces |= NamespaceFlags::USER;
+            first.push(SetupOp::BecomeRoot);
+        }
+        if detachment.time_namespace == OwnNamespace::Yes {
+            program.namespaces |= NamespaceFlags::TIME;
+        }
+        process_scheduling(&mut first, detachment.process)?;
+        let affinity = detachment.process.exec_cpu_affinity.as_ref();
+        let list = affinity.and_then(|affinity| affinity.final_.as_deref().or(affinity.initial.as_deref()));
+        if let Some(list) = list {
+            let processors = number_list("process.execCPUAffinity", list)?;
+            first.push(SetupOp::SetAffinity { processors });
+        }
+        program.restrict.splice(0..0, first);
+        let kept = 3 + detachment.preserved;
+        for op in &mut program.become_it {
+            if matches!(op, SetupOp::CloseOnExec) {
+                *op = SetupOp::CloseOnExecFrom { first: kept };
+            }
+        }
+        Ok(program)
+    }
+}

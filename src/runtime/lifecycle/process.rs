@@ -1,0 +1,70 @@
+//! Processes, their terminals and descriptors, as the commands hand them over.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use crate::runtime::container::detached::Connections;
+use crate::runtime::container::{Stdio, Terminal, TerminalSize, send_descriptors};
+use crate::runtime::oci::OciConsoleSize;
+
+use super::LifecycleError;
+
+/// When a process was started, in clock ticks since boot; `None`: there is none, or it has ended and is a zombie.
+pub fn started_at(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is a name in brackets, which may contain anything.
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// Where a terminal's other end goes: a socket that somebody listens on.
+#[derive(Clone, Debug)]
+pub struct ConsoleSocket(pub PathBuf);
+
+impl ConsoleSocket {
+    pub fn send(&self, terminal: &OwnedFd) -> Result<(), LifecycleError> {
+        let failed = LifecycleError::system(format!("send the terminal to `{}`", self.0.display()));
+        let send = || -> io::Result<()> {
+            let socket = UnixStream::connect(&self.0)?;
+            Ok(send_descriptors(socket.as_fd(), b"/dev/ptmx", &[terminal.as_fd()])?)
+        };
+        send().map_err(failed)
+    }
+}
+
+/// A terminal in the devpts of a process's root.
+pub fn terminal_of(pid: i32, size: Option<OciConsoleSize>, uid: u32) -> Result<Terminal, LifecycleError> {
+    let path = format!("/proc/{pid}/root");
+    let root = fs::File::open(&path).map_err(LifecycleError::system(format!("open `{path}`")))?;
+    let size = size.unwrap_or_default();
+    let size = TerminalSize { rows: size.height, columns: size.width };
+    Terminal::open(root.as_fd(), size, uid).map_err(|source| LifecycleError::Terminal { source })
+}
+
+/// Those that are to be preserved must be there: otherwise their numbers would be given to files of ours.
+pub fn check_preserved(count: u32) -> Result<(), LifecycleError> {
+    (3..3 + count).try_for_each(|number| {
+        let there = Path::new(&format!("/proc/self/fd/{number}")).symlink_metadata().is_ok();
+        if there { Ok(()) } else { Err(LifecycleError::NotOpen { number }) }
+    })
+}
+
+/// The number of a process for whoever asked, by rename.
+pub fn write_pid_file(path: &Path, pid: i32) -> Result<(), LifecycleError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = path.with_file_name(format!(".{name}"));
+    fs::write(&unfinished, pid.to_string())
+        .and_then(|()| fs::rename(&unfinished, path))
+        .map_err(LifecycleError::system(format!("write `{}`", path.display())))
+}
+
+/// The caller's standard input, output and error, and the socket to be started by.
+pub fn connections(listener: BorrowedFd<'_>) -> Connections<'_> {
+    Connections { stdio: Stdio::inherit(), listener }
+}

@@ -1,0 +1,13 @@
+//! The runtime's command line on the real kernel, as root: the life of a container as the specification has it, what fails leaves
+//! nothing behind, what images would like to do to the host. Debian's package `busybox-static` is the image.
+
+#[path = "oci/attacks.rs"]
+mod attacks;
+#[path = "oci/bundle.rs"]
+mod bundle;
+#[path = "oci/configuration.rs"]
+mod configuration;
+#[path = "oci/lifecycle.rs"]
+mod lifecycle;
+#[path = "oci/podman.rs"]
+mod podman;
