@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn only_the_leaf_that_changed_is_named() {
-        let spec = |value: &str| BTreeMap::from([("env", BTreeMap::from([("A", "1"), ("B", value)]))]);
+        let spec = |value: &'static str| BTreeMap::from([("env", BTreeMap::from([("A", "1"), ("B", value)]))]);
         let changes = changes_between(&spec("2"), &spec("3"));
         assert_eq!(changes.len(), 1);
         assert_eq!((changes[0].field.as_str(), changes[0].from.as_deref()), ("env.B", Some("2")));
