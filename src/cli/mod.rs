@@ -8,6 +8,7 @@ mod down;
 mod exec;
 mod exit;
 mod graph;
+mod image;
 mod logs;
 mod progress;
 mod ps;
@@ -43,5 +44,6 @@ pub fn run() -> ExitCode {
         Command::Exec(args) => exec::run(&cli.global, &args),
         Command::Check(args) => check::run(&args),
         Command::Graph(args) => graph::run(&args),
+        Command::Image(args) => image::run(&cli.global, &args.command),
     }
 }
