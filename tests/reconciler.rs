@@ -9,7 +9,7 @@ use stack::file::{self, Files, HostFiles, Surroundings};
 use stack::model::{Condition, Limits, Name, Stack};
 use stack::plan::{DesiredContainer, DesiredNat, Kind, Label, Resolved, ResolvedImage, digest_of};
 use stack::reconcile::{
-    Action, Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, Event, HealthState, Host,
+    Action, Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Event, HealthState, Host,
     HostError, HostFacts, KernelLimits, Phase, RunFacts, StoredContainer, Verb, Volumes, Wish, hosts_text, look,
     travel,
 };
@@ -56,7 +56,7 @@ impl FakeHost {
         let name = wanted.instance.clone();
         {
             let world = self.world.borrow();
-            assert!(world.root, "the stack's cgroup comes before its containers");
+            assert!(world.root == ActualRoot::Finished, "the stack's cgroup comes before its containers");
             assert!(!world.containers.contains_key(&name), "`{name}` is made twice");
             assert!(!world.missing_layers.contains_key(&wanted.spec.image.name), "layers come before containers");
             if let Some((branch, _)) = wanted.spec.cgroup.split_once(".branch/") {
@@ -192,13 +192,13 @@ impl Host for FakeHost {
         let mut world = self.world.borrow_mut();
         match action {
             Action::EnableForwarding => world.forwarding = true,
-            Action::CreateRoot => world.root = true,
+            Action::CreateRoot => world.root = ActualRoot::Finished,
             Action::RemoveRoot => {
                 assert!(world.containers.is_empty() && world.cgroups.is_empty(), "the stack's cgroup goes last");
-                world.root = false;
+                world.root = ActualRoot::Nothing;
             }
             Action::CreateBranch { name, limits } => {
-                assert!(world.root);
+                assert_eq!(world.root, ActualRoot::Finished);
                 let unfinished = ActualCgroup { labelled: false, limits: self.kernel_limits(&Limits::default()) };
                 world.cgroups.insert(name.clone(), unfinished);
                 self.step()?;
@@ -469,7 +469,7 @@ proptest! {
             let world = host.world.borrow();
             prop_assert_eq!(left, 0);
             prop_assert!(world.containers.is_empty() && world.bridges.is_empty() && world.cgroups.is_empty());
-            prop_assert!(world.nat.is_none() && !world.root);
+            prop_assert!(world.nat.is_none() && world.root == ActualRoot::Nothing);
             prop_assert!(world.volumes.contains("data"), "data is not deleted");
             if survived {
                 break;

@@ -76,7 +76,7 @@ pub struct UpArgs {
     /// Wait until every container with a health probe is healthy.
     #[arg(long)]
     pub wait: bool,
-    /// Print the plan and what came of it as JSON.
+    /// Print what came of it as JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -88,6 +88,7 @@ pub struct DiffArgs {
     pub path: Option<PathBuf>,
     #[command(flatten)]
     pub file: FileArg,
+    /// Print the plan as JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -105,6 +106,7 @@ pub struct DownArgs {
     /// Delete its volumes too. The stack's name is asked for, or given here.
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub volumes: Option<String>,
+    /// Print what came of it as JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -116,6 +118,7 @@ pub struct PsArgs {
     /// Every stack of this host.
     #[arg(short, long)]
     pub all: bool,
+    /// Print it as JSON, with all that is known.
     #[arg(long)]
     pub json: bool,
 }
@@ -137,6 +140,7 @@ pub struct LogsArgs {
     /// Put the time before each line.
     #[arg(short, long)]
     pub timestamps: bool,
+    /// Print a JSON document a line.
     #[arg(long)]
     pub json: bool,
 }
@@ -157,10 +161,12 @@ pub struct ExecArgs {
     /// `KEY=value`, may be given several times.
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub env: Vec<String>,
-    /// [default: the container's]
+    /// The folder that it runs in [default: the container's].
     #[arg(short, long, value_name = "FOLDER")]
     pub workdir: Option<String>,
+    /// The container; one of several replicas with its number, such as `web-1`.
     pub container: String,
+    /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
 }
@@ -172,6 +178,7 @@ pub struct CheckArgs {
     pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub file: FileArg,
+    /// Print what was found as JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -183,8 +190,10 @@ pub struct GraphArgs {
     pub path: Option<PathBuf>,
     #[command(flatten)]
     pub file: FileArg,
+    /// How it is drawn.
     #[arg(long, value_enum, default_value_t = GraphFormat::Text)]
     pub format: GraphFormat,
+    /// The same as data.
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
 }

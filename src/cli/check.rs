@@ -1,10 +1,9 @@
 //! `stack check`: every error of a stack file in one run, and nothing else.
 
-use std::collections::HashMap;
 use std::process::ExitCode;
 
 use super::args::CheckArgs;
-use super::context::{file_paths, load};
+use super::context::{file_paths, load, variables};
 use super::exit::Exit;
 use super::style::{GOOD, paint};
 use crate::file;
@@ -14,8 +13,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     let mut documents = Vec::new();
     for path in file_paths(&args.files, &args.file) {
         if args.json {
-            let variables: HashMap<String, String> = std::env::vars().collect();
-            let examined = file::examine(&path, &variables);
+            let examined = file::examine(&path, &variables());
             let valid = examined.stack.is_some();
             if !valid {
                 exit = Exit::File;
@@ -25,7 +23,11 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         }
         match load(&path) {
             Ok(stack) => {
-                let counts = format!("stack {}, {} containers", stack.name, stack.containers.len());
+                let containers = match stack.containers.len() {
+                    1 => "1 container".to_string(),
+                    n => format!("{n} containers"),
+                };
+                let counts = format!("stack {}, {containers}", stack.name);
                 anstream::println!("{} {} ({counts})", paint(GOOD, "ok"), path.display());
             }
             Err(wrong) => exit = wrong,

@@ -1,6 +1,7 @@
 //! What every command needs: the stack file, the host, the lock, and a runtime to wait in.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::model::{Name, Stack};
 use crate::reconcile::{LinuxHost, RegistryOptions, RoadError, Roots};
 
 /// The file that a command reads where none is named.
-const DEFAULT_FILE: &str = "stack.toml";
+pub const DEFAULT_FILE: &str = "stack.toml";
 
 /// The stack file that was named, by whichever of the two ways.
 pub fn file_path(positional: Option<&PathBuf>, flag: &FileArg) -> PathBuf {
@@ -31,12 +32,17 @@ pub fn file_paths(positional: &[PathBuf], flag: &FileArg) -> Vec<PathBuf> {
 
 /// Reads and checks a stack file; prints what is wrong with it.
 pub fn load(path: &Path) -> Result<Stack, Exit> {
-    let variables: HashMap<String, String> = std::env::vars().collect();
-    let examined = file::examine(path, &variables);
+    let examined = file::examine(path, &variables());
     if !examined.diagnostics.is_empty() {
         anstream::eprint!("{}", examined.diagnostics.render(look_of_stderr()));
     }
     examined.stack.ok_or(Exit::File)
+}
+
+/// The environment, for `${NAME}`. What is not UTF-8 cannot stand in a stack file, and counts as not set.
+pub fn variables() -> HashMap<String, String> {
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(text).collect()
 }
 
 fn look_of_stderr() -> file::Look {

@@ -41,7 +41,10 @@ fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, ExitCode> {
     let wish = ExecWish {
         command: args.command.clone(),
         user: args.user.clone(),
-        env: args.env.clone(),
+        env: match wants_terminal {
+            true => kind_of_terminal().into_iter().chain(args.env.iter().cloned()).collect(),
+            false => args.env.clone(),
+        },
         workdir: args.workdir.clone(),
         terminal: wants_terminal.then(own_size),
     };
@@ -54,6 +57,11 @@ fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, ExitCode> {
         relay(terminal.as_fd(), &executed);
     }
     Ok(ExitCode::from(wait(&executed)))
+}
+
+/// A program that has a terminal wants to know which kind. What is asked for by `--env` comes after it.
+fn kind_of_terminal() -> Option<String> {
+    std::env::var("TERM").ok().map(|kind| format!("TERM={kind}"))
 }
 
 fn own_size() -> TerminalSize {

@@ -1,6 +1,7 @@
 //! What happens, while it happens: a line a step where standard error is a terminal, failures everywhere.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use super::style::{BAD, DIM, GOOD, WARN, paint};
 use crate::reconcile::{Event, HostError, Plan};
@@ -10,22 +11,28 @@ pub struct Progress {
     shown: bool,
     total: usize,
     done: usize,
+    /// Of the longest resource, in characters.
+    width: usize,
 }
 
 impl Progress {
     pub fn new(plan: &Plan) -> Self {
-        Progress { shown: std::io::stderr().is_terminal(), total: plan.steps.len(), done: 0 }
+        let width = plan.steps.iter().map(|step| step.resource.to_string().chars().count()).max().unwrap_or(0);
+        Progress { shown: std::io::stderr().is_terminal(), total: plan.steps.len(), done: 0, width }
     }
 
     pub fn event(&mut self, event: &Event) {
+        let width = self.width;
         match event {
             Event::Started(_) => {}
             Event::Done(step, took) => {
                 self.done += 1;
                 if self.shown {
-                    let count = format!("[{}/{}]", self.done, self.total);
-                    let took = paint(DIM, format!("{:.0} ms", took.as_secs_f64() * 1000.0));
-                    anstream::eprintln!("{} {} {} {took}", paint(GOOD, "✓"), paint(DIM, count), step.resource);
+                    let digits = self.total.to_string().len();
+                    let count = format!("[{:digits$}/{}]", self.done, self.total);
+                    let took = paint(DIM, format!("{:>9}", duration(*took)));
+                    let resource = step.resource.to_string();
+                    anstream::eprintln!("{} {} {resource:width$} {took}", paint(GOOD, "✓"), paint(DIM, count));
                 }
             }
             Event::Failed(step, error) => {
@@ -41,6 +48,16 @@ impl Progress {
         }
     }
 }
+
+/// Milliseconds as long as they are few.
+fn duration(took: Duration) -> String {
+    match took < TEN_SECONDS {
+        true => format!("{:.0} ms", took.as_secs_f64() * 1000.0),
+        false => format!("{:.0} s", took.as_secs_f64()),
+    }
+}
+
+const TEN_SECONDS: Duration = Duration::from_secs(10);
 
 fn tail(error: &HostError) {
     if let HostError::Condition { tail, .. } = error {

@@ -35,8 +35,10 @@ fn ps(global: &Global, args: &PsArgs) -> Result<(), Exit> {
             }
         }
     }
-    if args.json {
-        anstream::println!("{:#}", serde_json::json!({ "version": JSON_VERSION, "stacks": documents }));
+    match args.json {
+        true => anstream::println!("{:#}", serde_json::json!({ "version": JSON_VERSION, "stacks": documents })),
+        false if stacks.is_empty() => anstream::println!("{}", paint(DIM, "no stack runs on this host")),
+        false => {}
     }
     Ok(())
 }

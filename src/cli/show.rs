@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::context::DEFAULT_FILE;
 use super::style::{BAD, BOLD, DIM, GOOD, WARN, of_verb, paint};
 use crate::reconcile::{Change, Plan, Step, Verb};
 
@@ -18,8 +19,7 @@ pub enum Tense {
 pub fn plan(plan: &Plan, file: &str, tense: Tense) -> String {
     let mut out = format!("{} {}   {}\n", paint(BOLD, "stack"), paint(BOLD, &plan.stack), paint(DIM, file));
     if plan.is_empty() {
-        let _ =
-            writeln!(out, "{}", paint(GOOD, format!("in sync: {} resources are as they should be", plan.unchanged)));
+        let _ = writeln!(out, "{}", paint(GOOD, in_sync(plan.unchanged)));
         return out;
     }
     out.push('\n');
@@ -29,9 +29,25 @@ pub fn plan(plan: &Plan, file: &str, tense: Tense) -> String {
     }
     let _ = writeln!(out, "\n{}", totals(plan));
     if tense == Tense::Would {
-        let _ = writeln!(out, "{}", paint(DIM, "apply: stack up"));
+        let _ = writeln!(out, "{}", paint(DIM, format!("apply: stack up{}", named(file))));
     }
     out
+}
+
+fn in_sync(unchanged: usize) -> String {
+    match unchanged {
+        0 => "in sync: nothing of it is here, and nothing is wanted".into(),
+        1 => "in sync: 1 resource is as it should be".into(),
+        n => format!("in sync: {n} resources are as they should be"),
+    }
+}
+
+/// The file as an argument; none where it is the one that is read anyway.
+fn named(file: &str) -> String {
+    match file {
+        DEFAULT_FILE => String::new(),
+        other => format!(" {other}"),
+    }
 }
 
 fn step_lines(step: &Step, width: usize, out: &mut String) {
@@ -40,9 +56,10 @@ fn step_lines(step: &Step, width: usize, out: &mut String) {
     let place = step.place.as_ref().map_or(String::new(), |place| format!("   {}", paint(DIM, place)));
     let _ = writeln!(
         out,
-        "{} {resource:width$}  {:8} {}{place}",
+        "{} {resource:width$}  {} {}{place}",
         paint(style, step.verb.symbol()),
-        paint(style, step.verb),
+        // Padded before it is painted: the bytes of a colour take no room.
+        paint(style, format!("{:8}", step.verb.to_string())),
         step.why
     );
     let field_width = step.changes.iter().map(|change| change.field.chars().count()).max().unwrap_or(0);
@@ -104,7 +121,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// The version of every JSON document that is printed. It grows when a field goes or changes its meaning.
+/// The version of the JSON documents that tell of plans and of what runs. It grows when a field goes or changes its meaning.
 pub const JSON_VERSION: u32 = 1;
 
 /// A plan as data.

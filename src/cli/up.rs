@@ -40,7 +40,7 @@ fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
     host.write_image_lock(path).map_err(|error| failed(&error.chain(), &[]))?;
     match args.json {
         true => anstream::println!("{:#}", json(&travelled)),
-        false => anstream::print!("{}", ps::table(&travelled.actual, &stack.origins.file)),
+        false => anstream::print!("{}", ps::table(&travelled.actual, stack.name.as_str())),
     }
     timings(global, &travelled.timings);
     match sick {
@@ -62,13 +62,18 @@ pub async fn road(host: &LinuxHost, wish: &Wish<'_>, shown: &Shown<'_>) -> Resul
         anstream::print!("{}", plan(&looked.plan, &shown.file.display().to_string(), Tense::Does));
     }
     let mut progress = Progress::new(&looked.plan);
+    let acts = !looked.plan.is_empty();
     let interrupt = async {
         if tokio::signal::ctrl_c().await.is_err() {
             // Without a handler the signal ends the process, which the next run repairs too.
             std::future::pending::<()>().await;
         }
     };
-    travel(host, wish, looked, interrupt, |event| progress.event(&event)).await
+    let travelled = travel(host, wish, looked, interrupt, |event| progress.event(&event)).await?;
+    if acts && !shown.json {
+        anstream::println!();
+    }
+    Ok(travelled)
 }
 
 async fn wait_for_health(host: &LinuxHost, stack: &Stack) -> bool {
@@ -94,9 +99,14 @@ pub fn ended(travelled: &Travelled) -> Result<(), Exit> {
     if !failures.is_empty() {
         let left_out = match skipped.len() {
             0 => String::new(),
-            n => format!(", and {n} that hang on them were left out"),
+            1 => ", and 1 that hangs on it was left out".into(),
+            n => format!(", and {n} that hang on it were left out"),
         };
-        anstream::eprintln!("{} {} steps failed{left_out}", paint(BAD, "error:"), failures.len());
+        let count = match failures.len() {
+            1 => "1 step failed".to_string(),
+            n => format!("{n} steps failed"),
+        };
+        anstream::eprintln!("{} {count}{left_out}", paint(BAD, "error:"));
         return Err(Exit::Failed);
     }
     if !travelled.left.is_empty() {

@@ -1,7 +1,7 @@
 //! Health probes over TCP, driven by the monitor's poll loop: nothing here blocks and there is no thread.
 //!
 //! The monitor lives in the container's network namespace and connects to its loopback address, so that these probes
-//! need no program in the image. Probes that run one are in [`super::exec_probe`].
+//! need no program in the image. Probes that run one are in `exec_probe`.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::setsid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 
 use crate::runtime::net::{EndpointError, loopback_up};
@@ -31,6 +32,8 @@ const OOM_SCORE_FILE: &str = "/proc/self/oom_score_adj";
 /// Why a monitor could not start its container.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
+    #[error("cannot open `{path}`")]
+    Open { path: PathBuf, source: Errno },
     #[error("cannot leave the terminal and the directory of `up`")]
     Detach { source: Errno },
     #[error("cannot join the monitors' cgroup by `{path}`")]
@@ -79,6 +82,12 @@ struct Ready<'a> {
 fn prepare<'a>(bundle: &'a Path, channel: &OwnedFd) -> Result<Option<Ready<'a>>, StartError> {
     detach().map_err(|source| StartError::Detach { source })?;
     let oom_score_adj = protect_from_oom();
+    // Only an `up` that lives keeps others away from the bundle. What this path leads to was ours if it lives now; the
+    // next one may put its own there at any time after, and by the descriptor we shall not write into that.
+    let folder = open_folder(bundle)?;
+    if is_alone(channel)? {
+        return Ok(None);
+    }
     let spec = MonitorSpec::load(bundle).map_err(StartError::Bundle)?;
     for path in &spec.monitor_cgroup_procs {
         fs::write(path, "0").map_err(|source| StartError::Cgroup { path: path.clone(), source })?;
@@ -89,11 +98,30 @@ fn prepare<'a>(bundle: &'a Path, channel: &OwnedFd) -> Result<Option<Ready<'a>>,
     }
     let pid = std::process::id().cast_signed();
     let status = Status::created(ProcessId::of(pid).ok_or(StartError::Identity)?);
-    status.save(bundle).map_err(StartError::Bundle)?;
+    status.save(&by_descriptor(&folder)).map_err(StartError::Bundle)?;
     send_message(channel, &Message::NetReady { pid }).map_err(|source| StartError::Channel { source })?;
     match receive_message(channel).map_err(|source| StartError::Channel { source })? {
         Some(Message::Go) => Ok(Some(Ready { launcher: Launcher { bundle, spec, oom_score_adj }, status })),
         _ => Ok(None),
+    }
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, StartError> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|source| StartError::Open { path: path.to_owned(), source: errno(source) })
+}
+
+fn by_descriptor(folder: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", folder.as_raw_fd()).into()
+}
+
+/// Whether `up` is dead.
+fn is_alone(channel: &OwnedFd) -> Result<bool, StartError> {
+    let mut fds = [PollFd::new(channel, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut fds, Some(&at_once)) {
+        Ok(_) => Ok(!fds[0].revents().is_empty()),
+        Err(source) => Err(StartError::Channel { source: ChannelError::Receive { source: errno(source) } }),
     }
 }
 

@@ -356,9 +356,19 @@ fn desire_nat(
     DesiredNat { bridges, ports }
 }
 
-/// A bridge's link name. A hash, because 15 bytes hold no two names, and cut names of two stacks could meet; the link's
+/// A bridge's link name. Hashes, because 15 bytes hold no two names, and cut names of two stacks could meet; the link's
 /// alias has the names in full.
 fn bridge_ifname(stack: &str, bridge: &str) -> String {
-    let hash = Sha256::digest(format!("{stack}/{bridge}"));
-    format!("stk{:02x}{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3], hash[4])
+    format!("{}{}", bridge_ifname_prefix(stack), short_hash(bridge))
+}
+
+/// What the link names of a stack's bridges begin with. By it a bridge is found whose making ended before its label.
+pub fn bridge_ifname_prefix(stack: &str) -> String {
+    format!("stk{}", short_hash(stack))
+}
+
+/// Three bytes, as hexadecimal digits.
+fn short_hash(text: &str) -> String {
+    let hash = Sha256::digest(text);
+    format!("{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2])
 }

@@ -8,7 +8,7 @@ use indexmap::{IndexMap, IndexSet};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerSpec, Label, LiveSpec, digest_of};
+use super::{ContainerSpec, LiveSpec, digest_of};
 use crate::model::{Condition, ImageSource, Limits, Name, Origins, PortMap};
 
 /// The kinds of resource that a plan is made of.
@@ -111,11 +111,6 @@ impl Desired {
     /// Whether nothing is wished for.
     pub fn is_nothing(&self) -> bool {
         self.containers.is_empty() && self.bridges.is_empty() && self.cgroups.is_empty() && self.volumes.is_empty()
-    }
-
-    /// The label that a resource of this stack carries.
-    pub fn label(&self, kind: Kind, name: &str, digest: String) -> Label {
-        Label { stack: self.stack.clone(), kind, name: name.into(), digest }
     }
 }
 

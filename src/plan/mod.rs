@@ -9,7 +9,7 @@ mod picture;
 mod spec;
 
 pub use address::{AddressError, choose_subnet, hand_out};
-pub use desire::{DesireError, Kept, Resolved, ResolvedImage, desire, instances};
+pub use desire::{DesireError, Kept, Resolved, ResolvedImage, bridge_ifname_prefix, desire, instances};
 pub use desired::{Desired, DesiredBridge, DesiredContainer, DesiredNat, Kind, PortTarget, ResourceId};
 pub use label::{Label, LabelError};
 pub use picture::{Graph, graph};

@@ -155,10 +155,9 @@ impl Graph {
 
     /// A picture: a column a rank, what needs nothing at the left.
     pub fn svg(&self) -> String {
-        let place = self.places();
-        let columns = self.nodes.iter().map(|n| n.rank).max().map_or(0, |r| r + 1);
-        let rows = place.iter().map(|(_, row)| row + 1).max().unwrap_or(0);
-        let (width, height) = (columns * COLUMN + MARGIN, rows * ROW + MARGIN);
+        let layout = Layout::of(self);
+        let columns = self.nodes.iter().map(|n| n.rank + 1).max().unwrap_or(0);
+        let (width, height) = (columns * COLUMN + 2 * MARGIN - GAP, layout.height + 2 * MARGIN);
         let mut out = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
              viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -166,75 +165,167 @@ impl Graph {
              <defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" \
              orient=\"auto\"><path d=\"M0 0 8 4 0 8z\" fill=\"#667\"/></marker></defs>\n"
         );
-        for edge in &self.edges {
-            self.svg_edge(edge, &place, &mut out);
+        for (edge, lane) in self.edges.iter().zip(&layout.lanes) {
+            self.svg_edge(edge, &layout, lane, &mut out);
         }
-        for (i, node) in self.nodes.iter().enumerate() {
-            let (x, y) = corner(place[i]);
-            let _ = writeln!(
-                out,
-                "<g><rect x=\"{x}\" y=\"{y}\" width=\"{BOX_WIDTH}\" height=\"{BOX_HEIGHT}\" rx=\"5\" fill=\"{}\" \
-                 stroke=\"#445\"/><text x=\"{}\" y=\"{}\" fill=\"#667\" font-size=\"10\">{}</text>\
-                 <text x=\"{}\" y=\"{}\">{}</text></g>",
-                colour(node.id.kind),
-                x + 8,
-                y + 14,
-                node.id.kind,
-                x + 8,
-                y + 30,
-                escape_xml(&shorten(&node.id.name)),
-            );
+        for (node, y) in self.nodes.iter().zip(&layout.nodes) {
+            svg_node(node, (left(node.rank), MARGIN + y - BOX_HEIGHT / 2), &mut out);
         }
         out.push_str("</svg>\n");
         out
     }
 
-    fn svg_edge(&self, edge: &Edge, place: &[(usize, usize)], out: &mut String) {
-        let (from, to) = (corner(place[edge.from]), corner(place[edge.to]));
-        let (x1, y1) = (from.0, from.1 + BOX_HEIGHT / 2);
-        let (x2, y2) = (to.0 + BOX_WIDTH, to.1 + BOX_HEIGHT / 2);
-        let bend = (x1.saturating_sub(x2) / 2).max(20);
-        let _ = writeln!(
-            out,
-            "<path d=\"M{x1} {y1} C{} {y1} {} {y2} {x2} {y2}\" fill=\"none\" stroke=\"#667\" marker-end=\"url(#tip)\"/>",
-            x1.saturating_sub(bend),
-            x2 + bend,
-        );
+    /// Leaves a box at its left and enters another at its right; straight through the columns between, in its lane.
+    fn svg_edge(&self, edge: &Edge, layout: &Layout, lane: &[usize], out: &mut String) {
+        let (from, to) = (self.nodes[edge.from].rank, self.nodes[edge.to].rank);
+        let mut y = MARGIN + layout.nodes[edge.from];
+        let mut path = format!("M{} {y}", left(from));
+        let stops = lane.iter().copied().chain([layout.nodes[edge.to]]);
+        for (column, stop) in (to..from).rev().zip(stops) {
+            let (x, next) = (left(column) + BOX_WIDTH, MARGIN + stop);
+            let (bend, bent) = (x + GAP * 2 / 3, x + GAP / 3);
+            let _ = write!(path, " C{bent} {y} {bend} {next} {x} {next}");
+            if column != to {
+                let _ = write!(path, " H{}", left(column));
+            }
+            y = next;
+        }
+        let _ = writeln!(out, "<path d=\"{path}\" fill=\"none\" stroke=\"#667\" marker-end=\"url(#tip)\"/>");
         if let Some(condition) = edge.condition {
-            let (x, y) = ((x1 + x2) / 2, (y1 + y2) / 2);
-            let word = condition_word(condition);
+            let (x, word) = (left(to) + BOX_WIDTH + 10, condition_word(condition));
             let _ = writeln!(
                 out,
-                "<text x=\"{x}\" y=\"{}\" text-anchor=\"middle\" fill=\"#334\" font-size=\"10\">{word}</text>",
-                y.saturating_sub(4)
+                "<text x=\"{x}\" y=\"{}\" fill=\"#334\" font-size=\"10\" \
+                 paint-order=\"stroke\" stroke=\"#fff\" stroke-width=\"3\">{word}</text>",
+                y - 4
             );
         }
     }
+}
 
-    /// Column and row of each node.
-    fn places(&self) -> Vec<(usize, usize)> {
-        let mut rows: BTreeMap<usize, usize> = BTreeMap::new();
-        self.nodes
-            .iter()
-            .map(|node| {
-                let row = rows.entry(node.rank).or_default();
-                *row += 1;
-                (node.rank, *row - 1)
-            })
-            .collect()
+fn svg_node(node: &Node, (x, y): (usize, usize), out: &mut String) {
+    let kind = node.id.kind;
+    let _ = write!(
+        out,
+        "<g><rect x=\"{x}\" y=\"{y}\" width=\"{BOX_WIDTH}\" height=\"{BOX_HEIGHT}\" rx=\"5\" fill=\"{}\" \
+         stroke=\"#445\"/>",
+        colour(kind),
+    );
+    let _ = match node.id.name.as_str() {
+        "" => writeln!(out, "<text x=\"{}\" y=\"{}\">{kind}</text></g>", x + 8, y + 23),
+        name => writeln!(
+            out,
+            "<text x=\"{0}\" y=\"{1}\" fill=\"#667\" font-size=\"10\">{kind}</text>\
+             <text x=\"{0}\" y=\"{2}\">{3}</text></g>",
+            x + 8,
+            y + 14,
+            y + 30,
+            escape_xml(&shorten(name)),
+        ),
+    };
+}
+
+/// Where everything is, in pixels from the top: the middles of boxes, and of the lanes in which edges pass the columns
+/// between their ends, so that none runs behind a box.
+struct Layout {
+    nodes: Vec<usize>,
+    /// For each edge, a lane a column that it passes, the one next to its `from` first.
+    lanes: Vec<Vec<usize>>,
+    height: usize,
+}
+
+/// What stands in a column.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    Node(usize),
+    /// The edge, and which of the columns that it passes this is.
+    Lane(usize, usize),
+}
+
+impl Layout {
+    fn of(graph: &Graph) -> Self {
+        let count = graph.nodes.iter().map(|n| n.rank + 1).max().unwrap_or(0);
+        let mut columns: Vec<Vec<Slot>> = vec![Vec::new(); count];
+        for (i, node) in graph.nodes.iter().enumerate() {
+            columns[node.rank].push(Slot::Node(i));
+        }
+        let mut layout = Layout { nodes: vec![0; graph.nodes.len()], lanes: Vec::new(), height: 0 };
+        for (i, edge) in graph.edges.iter().enumerate() {
+            let between = (graph.nodes[edge.to].rank + 1)..graph.nodes[edge.from].rank;
+            for (nth, column) in between.clone().rev().enumerate() {
+                columns[column].push(Slot::Lane(i, nth));
+            }
+            layout.lanes.push(vec![0; between.len()]);
+        }
+        columns.iter().for_each(|column| layout.stack(column));
+        // Each slot goes to the middle of what it leads to and comes from; a few rounds untangle most crossings.
+        for round in 0..ROUNDS {
+            let order: Vec<usize> = match round % 2 {
+                0 => (0..count).collect(),
+                _ => (0..count).rev().collect(),
+            };
+            for column in order {
+                columns[column].sort_by_key(|slot| layout.middle_of_neighbours(graph, *slot));
+                layout.stack(&columns[column]);
+            }
+        }
+        layout
+    }
+
+    /// Puts the slots of a column under each other.
+    fn stack(&mut self, column: &[Slot]) {
+        let mut top = 0;
+        for slot in column {
+            let size = if matches!(slot, Slot::Node(_)) { ROW } else { LANE };
+            *self.place(*slot) = top + size / 2;
+            top += size;
+        }
+        self.height = self.height.max(top);
+    }
+
+    fn place(&mut self, slot: Slot) -> &mut usize {
+        match slot {
+            Slot::Node(node) => &mut self.nodes[node],
+            Slot::Lane(edge, nth) => &mut self.lanes[edge][nth],
+        }
+    }
+
+    fn middle_of_neighbours(&self, graph: &Graph, slot: Slot) -> usize {
+        let neighbours: Vec<usize> = match slot {
+            Slot::Node(node) => {
+                let ends = graph.edges.iter().zip(&self.lanes).filter_map(|(edge, lane)| match node {
+                    _ if edge.from == node => Some(lane.first().copied().unwrap_or(self.nodes[edge.to])),
+                    _ if edge.to == node => Some(lane.last().copied().unwrap_or(self.nodes[edge.from])),
+                    _ => None,
+                });
+                ends.collect()
+            }
+            Slot::Lane(edge, nth) => {
+                let (lane, edge) = (&self.lanes[edge], &graph.edges[edge]);
+                let before = nth.checked_sub(1).map_or(self.nodes[edge.from], |nth| lane[nth]);
+                let after = lane.get(nth + 1).copied().unwrap_or(self.nodes[edge.to]);
+                vec![before, after]
+            }
+        };
+        neighbours.iter().sum::<usize>() / neighbours.len().max(1)
     }
 }
 
-const COLUMN: usize = 220;
+/// Between columns, in pixels as all of these.
+const GAP: usize = 80;
+const COLUMN: usize = BOX_WIDTH + GAP;
 const ROW: usize = 56;
+const LANE: usize = 16;
 const MARGIN: usize = 24;
 const BOX_WIDTH: usize = 150;
 const BOX_HEIGHT: usize = 38;
 /// As many characters as a box holds.
 const BOX_CHARACTERS: usize = 22;
+/// Passes over the columns of a picture.
+const ROUNDS: usize = 8;
 
-fn corner((column, row): (usize, usize)) -> (usize, usize) {
-    (MARGIN + column * COLUMN, MARGIN + row * ROW)
+fn left(column: usize) -> usize {
+    MARGIN + column * COLUMN
 }
 
 fn colour(kind: Kind) -> &'static str {
@@ -262,4 +353,49 @@ fn escape_dot(text: &str) -> String {
 
 fn escape_xml(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A chain of containers, each of which also needs the one image.
+    fn chain(length: usize) -> Graph {
+        let mut builder = Builder::default();
+        for i in 0..length {
+            let me = format!("c{i}");
+            builder.need((Kind::Container, &me), (Kind::Image, "host"), None);
+            if let Some(before) = i.checked_sub(1) {
+                builder.need((Kind::Container, &me), (Kind::Container, &format!("c{before}")), None);
+            }
+        }
+        builder.finish()
+    }
+
+    #[test]
+    fn no_edge_runs_behind_a_box() {
+        let graph = chain(6);
+        let layout = Layout::of(&graph);
+        let mut passed = 0;
+        for (edge, lane) in graph.edges.iter().zip(&layout.lanes) {
+            for (nth, y) in lane.iter().enumerate() {
+                let column = graph.nodes[edge.from].rank - 1 - nth;
+                let boxes = graph.nodes.iter().zip(&layout.nodes).filter(|(node, _)| node.rank == column);
+                for (node, middle) in boxes {
+                    assert!(y.abs_diff(*middle) > BOX_HEIGHT / 2, "behind {}", node.id);
+                }
+                passed += 1;
+            }
+        }
+        assert_eq!(passed, 1 + 2 + 3 + 4 + 5);
+    }
+
+    #[test]
+    fn names_are_escaped_and_cut_at_their_beginning() {
+        let mut builder = Builder::default();
+        builder.node(ResourceId::new(Kind::Image, "registry.example/<team>/\"web\":1.9"));
+        let graph = builder.finish();
+        assert!(graph.svg().contains("…mple/&lt;team&gt;/&quot;web&quot;:1.9"), "{}", graph.svg());
+        assert!(graph.dot().contains(r#"<team>/\"web\":1.9"#));
+    }
 }

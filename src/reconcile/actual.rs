@@ -19,8 +19,8 @@ pub type KernelLimits = IndexMap<&'static str, String>;
 pub struct Actual {
     /// `net.ipv4.ip_forward`.
     pub forwarding: bool,
-    /// Whether the stack's own cgroup is there.
-    pub root: bool,
+    /// The stack's own cgroup.
+    pub root: ActualRoot,
     /// Branches of the stack's cgroup.
     pub cgroups: BTreeMap<String, ActualCgroup>,
     pub volumes: BTreeSet<String>,
@@ -31,6 +31,16 @@ pub struct Actual {
     pub containers: BTreeMap<String, ActualContainer>,
     /// The host's routes but for those of the stack's own bridges.
     pub routes: Vec<(Ipv4Net, String)>,
+}
+
+/// How much there is of the stack's own cgroup and of the one of its monitors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ActualRoot {
+    #[default]
+    Nothing,
+    /// Some of it: making or removing it was not finished.
+    Unfinished,
+    Finished,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,11 +58,11 @@ pub struct ActualBridge {
     pub up: bool,
     pub mtu: u32,
     pub address: Option<Ipv4Net>,
-    /// `route_localnet`: what is published on 127.0.0.1 needs it.
+    /// Whether `route_localnet`, which ports on 127.0.0.1 need, and `disable_ipv6` are both on.
     pub local_routes: bool,
 }
 
-/// The stack's nftables table, already held against what it should be.
+/// The stack's nftables table as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActualNat {
     pub label: Option<Label>,
@@ -157,8 +167,12 @@ impl Actual {
                 addresses.entry(endpoint.bridge.clone()).or_default().insert(instance.clone(), endpoint.address);
             }
         }
-        let subnets =
-            self.bridges.iter().filter_map(|(name, bridge)| Some((name.clone(), bridge.address?.trunc()))).collect();
+        let subnets = self
+            .bridges
+            .iter()
+            .filter(|(_, bridge)| bridge.labelled)
+            .filter_map(|(name, bridge)| Some((name.clone(), bridge.address?.trunc())))
+            .collect();
         Kept { subnets, addresses, routes: self.routes.clone() }
     }
 }

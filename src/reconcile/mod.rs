@@ -14,7 +14,7 @@ pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as 
 pub use crate::runtime::image::registry::{Progress as PullProgress, RegistryOptions};
 pub use crate::runtime::image::{ImageConfig, ImageLayer, ImageOrigin, LayerDigest, Reference, StoredImage};
 pub use actual::{
-    Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, Change, HealthState, KernelLimits,
+    Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Change, HealthState, KernelLimits,
     Phase, RunFacts, StoredContainer,
 };
 pub use changes::hosts_text;

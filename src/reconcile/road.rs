@@ -1,4 +1,4 @@
-//! The one road: `up`, `down`, `diff`, `watch` and repair all go it, and differ only in the wish and in where they stop.
+//! The one road: `up`, `down`, `diff` and repair all go it, and differ only in the wish and in where they stop.
 
 use std::time::{Duration, Instant};
 

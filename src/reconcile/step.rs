@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::actual::Change;
 use crate::model::{Condition, Limits, Name, Place};
-use crate::plan::{DesiredBridge, DesiredContainer, DesiredNat, LiveSpec, ResourceId};
+use crate::plan::{DesiredBridge, DesiredContainer, DesiredNat, ResourceId};
 
 /// What has to be done, in an order in which it can be done.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct Step {
     pub id: usize,
     pub resource: ResourceId,
     pub verb: Verb,
-    /// In a few words: "new", "not in the file", "killed by SIGKILL".
+    /// In a few words: "new", "not in the file", "ended by SIGKILL".
     pub why: String,
     /// The line of the stack file that asks for it.
     pub place: Option<Place>,
@@ -120,12 +120,13 @@ pub enum LinksOf {
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdjustContainer {
     pub desired: DesiredContainer,
-    /// What its monitor was last told; the rest is written only where it differs.
-    pub live: LiveSpec,
+    /// Whether its cgroup's limits are written.
     pub limits: bool,
+    /// Whether its monitor is told of new settings.
     pub settings: bool,
+    /// Whether its `/etc/hosts` is written.
     pub hosts: bool,
-    /// Links to make, or to bring up and attach, by bridge.
+    /// Bridges to which its link is made, or brought up and attached.
     pub links: Vec<String>,
 }
 

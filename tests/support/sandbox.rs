@@ -1,5 +1,6 @@
 //! A host of its own for one test: mount and network namespaces, a cgroup branch, folders for data and for what runs.
 //! Nothing is left of it when it is dropped, and [`Sandbox::leftovers`] says what `stack` left before that.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

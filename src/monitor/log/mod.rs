@@ -1,4 +1,4 @@
-//! What a container wrote to stdout and stderr, kept in bounded files that anybody can read.
+//! What a container wrote to stdout and stderr, kept in bounded files.
 //!
 //! The directory holds `current.log` and, once that grew over its limit, `1.log` (the newest of the old), `2.log` and
 //! so on; there are never more files than the limit says. Each line is one record, in the form that Kubernetes' CRI

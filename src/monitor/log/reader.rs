@@ -99,7 +99,7 @@ impl LogReader {
                     Some(record) => return Ok(Some(record)),
                     None => continue,
                 },
-                None if self.to_newer_file()? => continue,
+                None if self.go_to_newer_file()? => continue,
                 None => return Ok(None),
             }
         }
@@ -111,7 +111,7 @@ impl LogReader {
     }
 
     /// Goes on with the file that follows the one just read to its end. `false`: that was the current one.
-    fn to_newer_file(&mut self) -> Result<bool, ReadError> {
+    fn go_to_newer_file(&mut self) -> Result<bool, ReadError> {
         let Some(file) = &self.file else {
             self.file = self.oldest_file()?;
             return Ok(self.file.is_some());

@@ -1,8 +1,9 @@
 //! Writes a container's output into its log files. It never blocks the container: what the disk does not take is
 //! dropped, counted, and said in the log as soon as there is room.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -13,6 +14,9 @@ use super::{Ending, MAX_LINE, MAX_TEXT, Stream, file_of_age, format};
 
 /// More old files than this are never looked for.
 pub const MOST_FILES: u32 = 1000;
+/// Programs write secrets into their output, so that it is not everybody's to read.
+const FILE_MODE: u32 = 0o640;
+const DIR_MODE: u32 = 0o750;
 /// Lines are gathered up to this many bytes before they are written.
 const GATHER: usize = 16 << 10;
 
@@ -44,7 +48,11 @@ pub struct LogWriter {
 impl LogWriter {
     /// Opens the log in `dir`, which is made when it is missing, and goes on where an earlier monitor left off.
     pub fn open(dir: &Path, limits: LogLimits) -> Result<Self, LogError> {
-        fs::create_dir_all(dir).map_err(|source| LogError::Directory { path: dir.to_owned(), source })?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(DIR_MODE)
+            .create(dir)
+            .map_err(|source| LogError::Directory { path: dir.to_owned(), source })?;
         let path = file_of_age(dir, 0);
         let (file, length) = open_current(&path).map_err(|source| LogError::Open { path, source })?;
         let dir = dir.to_owned();
@@ -159,7 +167,7 @@ impl LogWriter {
 
 /// Opens the current file for appending and gives its length. A last line torn by a crash is ended.
 fn open_current(path: &Path) -> io::Result<(File, u64)> {
-    let mut file = File::options().read(true).append(true).create(true).open(path)?;
+    let mut file = File::options().read(true).append(true).create(true).mode(FILE_MODE).open(path)?;
     let mut length = file.metadata()?.len();
     if length > 0 {
         let mut last = [0];
@@ -241,6 +249,16 @@ mod tests {
         }
         let expected: Vec<_> = (100 - seen.len()..100).map(|number| format!("line {number}")).collect();
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn output_is_not_everybodys_to_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        open(&dir.path().join("log"), 1 << 20, 1).remark("x");
+        for name in ["log", "log/current.log"] {
+            assert_eq!(fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o007, 0, "{name}");
+        }
     }
 
     #[test]

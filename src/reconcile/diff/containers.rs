@@ -96,7 +96,7 @@ impl Differ<'_> {
             Phase::Running | Phase::Restarting => {}
             Phase::Exited { code: 0 } if wanted.live.restart != Restart::Always => {}
             Phase::Exited { code } => return again(Verb::Restart, exit_reason(*code), vec![]),
-            Phase::Lost { what } => return again(Verb::Repair, format!("{what}"), vec![]),
+            Phase::Lost { what } => return again(Verb::Repair, (*what).into(), vec![]),
             Phase::Leftover => return again(Verb::Repair, "nothing of it runs".into(), vec![]),
         }
         self.adjusted_container(wanted, held)
@@ -155,7 +155,6 @@ impl Differ<'_> {
         };
         let action = Action::AdjustContainer(Box::new(AdjustContainer {
             desired: wanted.clone(),
-            live: wanted.live.clone(),
             limits: !limits.is_empty(),
             settings: !settings.is_empty(),
             hosts: !hosts.is_empty(),

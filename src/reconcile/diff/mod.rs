@@ -4,9 +4,9 @@ mod containers;
 
 use std::collections::BTreeMap;
 
-use super::actual::{Actual, ActualBridge, ActualContainer, Change, KernelLimits};
+use super::actual::{Actual, ActualBridge, ActualContainer, ActualRoot, Change, KernelLimits};
 use super::step::{Action, LinksOf, Plan, Step, Verb};
-use crate::model::Limits;
+use crate::model::{Limits, Name, PortMap};
 use crate::plan::{Desired, DesiredBridge, DesiredNat, Kind, ResourceId};
 
 /// What only a host can tell of a wish: how its kernel would hold it. Pure, and the same at every call.
@@ -191,14 +191,17 @@ impl Differ<'_> {
     }
 
     fn root(&mut self) {
-        match (self.wants_root(), self.actual.root) {
-            (true, false) => {
-                let draft = Draft::new(root_cgroup(), Verb::Create, "new", Action::CreateRoot);
-                self.push(draft, &[]);
+        let (verb, why) = match (self.wants_root(), self.actual.root) {
+            (true, ActualRoot::Nothing) => (Verb::Create, "new"),
+            (true, ActualRoot::Unfinished) => (Verb::Repair, "was not finished"),
+            (true, ActualRoot::Finished) => {
+                self.unchanged += 1;
+                return;
             }
-            (true, true) => self.unchanged += 1,
-            (false, _) => {}
-        }
+            (false, _) => return,
+        };
+        // No line of the file asks for it alone.
+        self.push(Draft::new(root_cgroup(), verb, why, Action::CreateRoot).origin(String::new()), &[]);
     }
 
     fn branches(&mut self) {
@@ -267,7 +270,9 @@ impl Differ<'_> {
     fn bridges(&mut self) {
         for (name, bridge) in &self.desired.bridges {
             let resource = ResourceId::new(Kind::Bridge, name.as_str());
-            let Some(held) = self.actual.bridges.get(name.as_str()) else {
+            // One that was not finished goes by the name of its link.
+            let held = self.actual.bridges.get(name.as_str()).or_else(|| self.actual.bridges.get(&bridge.ifname));
+            let Some(held) = held else {
                 let action = Action::CreateBridge { name: name.to_string(), bridge: bridge.clone() };
                 let gateway = Change {
                     field: "address".into(),
@@ -345,7 +350,8 @@ impl Differ<'_> {
         wanted: &BTreeMap<String, String>,
     ) -> Vec<Change> {
         let place = |field: &str| {
-            let target = nat.ports.iter().find(|target| field.contains(&target.port.host_port.to_string()))?;
+            let is_it = |port: &PortMap| field.ends_with(&format!(":{}/{}", port.host_port, port.protocol));
+            let target = nat.ports.iter().find(|target| is_it(&target.port))?;
             let container = &self.desired.containers.get(&target.instance)?.container;
             self.desired.origins.place(&format!("container.{container}.port"))
         };
@@ -383,7 +389,10 @@ impl Differ<'_> {
     fn what_nothing_hangs_on_any_more(&mut self) {
         let containers: Vec<ResourceId> = self.index.keys().filter(|id| id.kind == Kind::Container).cloned().collect();
         for (name, held) in &self.actual.bridges {
-            if !self.desired.bridges.contains_key(name.as_str()) {
+            let wanted = |(wanted, bridge): (&Name, &DesiredBridge)| {
+                wanted.as_str() == name || (!held.labelled && bridge.ifname == held.ifname)
+            };
+            if !self.desired.bridges.iter().any(wanted) {
                 let action = Action::RemoveBridge { name: name.clone(), ifname: held.ifname.clone() };
                 let why = self.not_wanted();
                 self.push(Draft::new(ResourceId::new(Kind::Bridge, name), Verb::Destroy, why, action), &containers);
@@ -396,7 +405,7 @@ impl Differ<'_> {
                 self.push(Draft::new(ResourceId::new(Kind::Cgroup, name), Verb::Destroy, why, action), &containers);
             }
         }
-        if self.actual.root && !self.wants_root() {
+        if self.actual.root != ActualRoot::Nothing && !self.wants_root() {
             let mut needs = containers;
             needs.extend(self.index.keys().filter(|id| id.kind == Kind::Cgroup).cloned());
             let draft = Draft::new(root_cgroup(), Verb::Destroy, self.not_wanted(), Action::RemoveRoot);

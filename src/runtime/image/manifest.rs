@@ -1,6 +1,6 @@
 //! The JSON documents of an image: index, manifest, configuration (OCI image specification 1.1, and docker's
 //! schema 2, which differs in media types alone). Structures only; reading them from somewhere is
-//! [`layout`](super::layout) and [`docker`](super::docker).
+//! `layout` and `docker`.
 
 use std::collections::BTreeMap;
 

@@ -92,6 +92,13 @@ impl Links {
         Ok(index)
     }
 
+    /// Gives a bridge that is there all that [`Links::create_bridge`] gives one but its address.
+    pub async fn finish_bridge(&self, index: u32, spec: &BridgeSpec) -> Result<(), LinkError> {
+        check(&spec.name, &spec.alias)?;
+        let what = format!("set up bridge `{}`", spec.name);
+        self.set(finish_bridge(index, spec, self.ipv6), what).answer().await
+    }
+
     /// Makes a veth pair, the peer directly in the network namespace of `spec.netns_pid`, the host's end a port of its
     /// bridge, labelled and up. Returns the index of the host's end.
     pub async fn create_veth_pair(&self, spec: &VethSpec) -> Result<u32, LinkError> {

@@ -10,7 +10,7 @@ use nix::sys::stat::{major, minor};
 use super::LinuxHost;
 use crate::model::{IoLimit, Limits};
 use crate::plan::{Kind, Label};
-use crate::reconcile::actual::{ActualCgroup, KernelLimits};
+use crate::reconcile::actual::{ActualCgroup, ActualRoot, KernelLimits};
 use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::cgroup::{Cgroup, CgroupLimits, CgroupPath, CpuBandwidth, IoDeviceLimit};
 
@@ -91,8 +91,21 @@ impl LinuxHost {
     /// stack's own.
     pub(super) fn observe_cgroups(&self) -> Result<FoundCgroups, HostError> {
         let mut found = FoundCgroups::default();
-        let Some(root) = self.open_cgroup(&self.cgroup_path("")?)? else { return Ok(found) };
-        found.root = self.open_cgroup(&self.cgroup_path(MONITORS)?)?.is_some();
+        let path = self.cgroup_path("")?;
+        let Some(root) = self.open_cgroup(&path)? else {
+            // The group of all stacks goes with the last of them, and is all that can be left then.
+            if let Some(parent) = path.parent().map(|path| self.open_cgroup(&path)).transpose()?.flatten()
+                && children(&parent)?.is_empty()
+            {
+                found.root = ActualRoot::Unfinished;
+            }
+            return Ok(found);
+        };
+        let monitors = self.open_cgroup(&self.cgroup_path(MONITORS)?)?;
+        found.root = match root.is_complete() && monitors.is_some_and(|group| group.is_complete()) {
+            true => ActualRoot::Finished,
+            false => ActualRoot::Unfinished,
+        };
         for child in children(&root)? {
             match child.strip_suffix(BRANCH) {
                 Some(branch) => {
@@ -113,7 +126,8 @@ impl LinuxHost {
 
     fn observe_branch(&self, group: &Cgroup) -> Result<ActualCgroup, HostError> {
         let (label, limits) = self.observe_group(group)?;
-        Ok(ActualCgroup { labelled: label.is_some(), limits })
+        // A group that lost a part limits nobody in it.
+        Ok(ActualCgroup { labelled: label.is_some() && group.is_complete(), limits })
     }
 
     pub(super) fn observe_group(&self, group: &Cgroup) -> Result<(Option<Label>, KernelLimits), HostError> {
@@ -150,7 +164,7 @@ impl LinuxHost {
 /// What lies in the stack's cgroup.
 #[derive(Default)]
 pub(super) struct FoundCgroups {
-    pub root: bool,
+    pub root: ActualRoot,
     pub branches: BTreeMap<String, ActualCgroup>,
     /// By instance: its group, below the stack's own.
     pub containers: BTreeMap<String, String>,

@@ -297,7 +297,16 @@ pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
+/// A monitor whose `up` was killed may write one last file into a folder that is being removed.
+const REMOVE_TURNS: usize = 8;
+
 fn remove_tree(path: &Path) -> Result<(), HostError> {
-    unless(fs::remove_dir_all(path), |error| error.kind() == io::ErrorKind::NotFound)
-        .doing(|| format!("remove `{}`", path.display()))
+    let mut removed = fs::remove_dir_all(path);
+    for _ in 1..REMOVE_TURNS {
+        match &removed {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => removed = fs::remove_dir_all(path),
+            _ => break,
+        }
+    }
+    unless(removed, |error| error.kind() == io::ErrorKind::NotFound).doing(|| format!("remove `{}`", path.display()))
 }

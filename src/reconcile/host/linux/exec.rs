@@ -60,7 +60,7 @@ impl LinuxHost {
         let spec = MonitorSpec::load(&bundle).doing(doing)?;
         let mut process = process_settings(&bundle)?;
         process.args = wish.command.clone();
-        process.env.extend(wish.env.iter().cloned());
+        override_env(&mut process.env, &wish.env);
         if let Some(folder) = &wish.workdir {
             process.cwd = folder.clone();
         }
@@ -69,6 +69,15 @@ impl LinuxHost {
         }
         let spec = ExecSpec { init, process, cgroup_procs: spec.cgroup_procs, terminal: wish.terminal };
         ExecProgram::compile(&spec).doing(|| format!("run a process in `{instance}`"))
+    }
+}
+
+/// Replaces what is there: of two variables of one name most programs see the first.
+fn override_env(env: &mut Vec<String>, with: &[String]) {
+    let key = |entry: &str| entry.split_once('=').map_or(entry, |(key, _)| key).to_string();
+    for entry in with {
+        env.retain(|held| key(held) != key(entry));
+        env.push(entry.clone());
     }
 }
 
@@ -92,4 +101,17 @@ fn credentials(init: i32, user: &str) -> Result<Credentials, HostError> {
     let files = AccountFiles::below(std::os::fd::AsFd::as_fd(&root)).doing(doing)?;
     let found = resolve(&UserText::parse(user), &files).doing(doing)?;
     Ok(Credentials { uid: found.uid, gid: found.gid, groups: found.additional_gids })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_is_asked_for_replaces_the_container_s() {
+        let list = |entries: &[&str]| -> Vec<String> { entries.iter().map(|entry| entry.to_string()).collect() };
+        let mut env = list(&["A=1", "AB=2"]);
+        override_env(&mut env, &list(&["A=3", "C=4", "C=5"]));
+        assert_eq!(env, list(&["AB=2", "A=3", "C=5"]));
+    }
 }

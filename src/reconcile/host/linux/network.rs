@@ -18,19 +18,15 @@ const GATHER: Duration = Duration::from_millis(2);
 
 impl LinuxHost {
     pub(super) async fn create_bridge(&self, name: &str, bridge: &DesiredBridge) -> Result<(), HostError> {
-        let spec = BridgeSpec {
-            name: bridge.ifname.clone(),
-            address: bridge.gateway,
-            mtu: bridge.mtu,
-            alias: self.bridge_label(name, bridge),
-        };
+        let spec = self.bridge_spec(name, bridge);
         self.links().await?.create_bridge(&spec).await.doing(|| format!("make bridge `{name}`"))?;
         self.switch_bridge(&bridge.ifname)
     }
 
-    fn bridge_label(&self, name: &str, bridge: &DesiredBridge) -> String {
+    fn bridge_spec(&self, name: &str, bridge: &DesiredBridge) -> BridgeSpec {
         let digest = digest_of(&bridge.ifname);
-        Label { stack: self.stack.clone(), kind: Kind::Bridge, name: name.into(), digest }.to_string()
+        let label = Label { stack: self.stack.clone(), kind: Kind::Bridge, name: name.into(), digest };
+        BridgeSpec { name: bridge.ifname.clone(), address: bridge.gateway, mtu: bridge.mtu, alias: label.to_string() }
     }
 
     fn switch_bridge(&self, ifname: &str) -> Result<(), HostError> {
@@ -55,12 +51,8 @@ impl LinuxHost {
         for other in held.into_iter().filter(|address| *address != bridge.gateway) {
             links.remove_address(link.index, other).await.doing(doing)?;
         }
-        if link.mtu != bridge.mtu {
-            links.set_mtu(link.index, bridge.mtu).await.doing(doing)?;
-        }
-        links.set_up(link.index).await.doing(doing)?;
         self.switch_bridge(&bridge.ifname)?;
-        links.set_alias(link.index, &self.bridge_label(name, bridge)).await.doing(doing)
+        links.finish_bridge(link.index, &self.bridge_spec(name, bridge)).await.doing(doing)
     }
 
     /// Deletes a bridge, and the links on it that its containers left behind.

@@ -10,7 +10,7 @@ use super::network::v4_addresses;
 use super::{LinuxHost, folder_names};
 use crate::monitor::client::{Found, read_status};
 use crate::monitor::status::{self, State, Status};
-use crate::plan::Kind;
+use crate::plan::{Kind, bridge_ifname_prefix};
 use crate::reconcile::actual::{
     Actual, ActualBridge, ActualContainer, ActualLink, HealthState, KernelLimits, Phase, RunFacts, StoredContainer,
 };
@@ -49,7 +49,14 @@ impl LinuxHost {
     fn observe_bridges(&self, links: &[ObservedLink]) -> Result<BTreeMap<String, ActualBridge>, HostError> {
         let mut bridges = BTreeMap::new();
         for link in links {
-            let Some(label) = self.label_of(link).filter(|label| label.kind == Kind::Bridge) else { continue };
+            let label = self.label_of(link).filter(|label| label.kind == Kind::Bridge);
+            let labelled = label.is_some();
+            let name = match label {
+                Some(label) => label.name,
+                // Its making ended before its label: it has no other name than the link's.
+                None if link.alias.is_none() && self.is_named_as_ours(link) => link.name.clone(),
+                None => continue,
+            };
             let switches = BridgeSwitch::ALL.iter().try_fold(true, |all, switch| {
                 Ok::<_, HostError>(
                     all && self
@@ -60,15 +67,19 @@ impl LinuxHost {
             })?;
             let bridge = ActualBridge {
                 ifname: link.name.clone(),
-                labelled: true,
+                labelled,
                 up: link.up,
                 mtu: link.mtu,
                 address: v4_addresses(link).first().copied(),
                 local_routes: switches,
             };
-            bridges.insert(label.name, bridge);
+            bridges.insert(name, bridge);
         }
         Ok(bridges)
+    }
+
+    fn is_named_as_ours(&self, link: &ObservedLink) -> bool {
+        link.kind == "bridge" && link.name.starts_with(&bridge_ifname_prefix(self.stack.as_str()))
     }
 
     /// Everything that bears an instance's name: a cgroup, a bundle, a link. One of them is enough.

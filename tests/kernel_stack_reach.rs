@@ -1,0 +1,242 @@
+//! Ring 5: who can reach what. A neighbour on the host's network is another network namespace, joined to the sandbox's by
+//! a veth pair.
+
+#[path = "support/sandbox.rs"]
+mod sandbox;
+#[path = "support/shop.rs"]
+mod shop;
+
+use std::process::{Child, Command, Stdio};
+
+use sandbox::{Sandbox, outcome, until};
+use shop::{WAITS, answer, answers, ask, running, serves, serves_udp};
+
+/// The host's address on the network that it shares with the neighbour, and the neighbour's.
+const HOST: &str = "192.0.2.1";
+const NEIGHBOUR: &str = "192.0.2.2";
+
+/// A network namespace beside the sandbox's. Its link goes with it.
+struct Neighbour {
+    holder: Child,
+}
+
+impl Neighbour {
+    fn of(host: &Sandbox) -> Self {
+        let mut holder = Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep 3600"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare (util-linux) is there and we are root");
+        let mut ready = [0; 6];
+        std::io::Read::read_exact(holder.stdout.as_mut().expect("it is piped"), &mut ready).expect("it is made");
+        let neighbour = Neighbour { holder };
+        host.sh(&format!(
+            "ip link add lan0 type veth peer name lan0 netns {} && ip addr add {HOST}/24 dev lan0 && ip link set lan0 up",
+            neighbour.holder.id()
+        ));
+        neighbour.sh(&format!("ip addr add {NEIGHBOUR}/24 dev lan0 && ip link set lan0 up"));
+        neighbour
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.holder.id().to_string(), "--net", "--", "sh", "-c", line]);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn sh(&self, line: &str) -> String {
+        let outcome = outcome(self.command(line).output().expect("a shell"));
+        assert_eq!(outcome.code, 0, "{line}\n{}\n{}", outcome.stdout, outcome.stderr);
+        outcome.stdout
+    }
+
+    /// What a server answers the neighbour; nothing if it does not within a second.
+    fn ask(&self, address: &str, port: u16) -> Option<String> {
+        let text = self.sh(&format!("busybox nc -w 1 {address} {port} < /dev/null || true"));
+        Some(text.trim().to_string()).filter(|text| !text.is_empty())
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// One server whose port is for the host alone, one that is open to the network, one that publishes nothing.
+fn three_servers() -> Sandbox {
+    running(&format!(
+        r#"
+name = "shop"
+
+[bridge.front]
+subnet = "10.70.0.0/26"
+
+[bridge.back]
+subnet = "10.71.0.0/26"
+
+[container.private]
+image = "host:"
+{}
+bridge = ["front"]
+port = ["8080:80"]
+
+[container.open]
+image = "host:"
+{}
+bridge = ["front"]
+port = ["public:8081:80"]
+
+[container.inner]
+image = "host:"
+{}
+bridge = ["back"]
+"#,
+        serves(80, "private"),
+        serves(80, "open"),
+        serves(80, "inner")
+    ))
+}
+
+fn address_of(host: &Sandbox, container: &str) -> String {
+    host.ps()[container]["addresses"][0].as_str().expect("an address").to_string()
+}
+
+#[test]
+fn a_port_without_an_address_is_for_the_host_alone() {
+    let host = three_servers();
+    let neighbour = Neighbour::of(&host);
+    assert!(answers(&host, 8080).starts_with("private"));
+    assert_eq!(neighbour.ask(HOST, 8080), None);
+    // Not even where the neighbour believes that 127.0.0.1 is the host.
+    neighbour.sh("echo 1 > /proc/sys/net/ipv4/conf/lan0/route_localnet && ip addr del 127.0.0.1/8 dev lo");
+    neighbour.sh(&format!("ip route add 127.0.0.1/32 via {HOST} dev lan0 src {NEIGHBOUR}"));
+    assert_eq!(neighbour.ask("127.0.0.1", 8080), None);
+}
+
+#[test]
+fn a_public_port_answers_the_network_and_sees_who_asks() {
+    let host = three_servers();
+    let neighbour = Neighbour::of(&host);
+    answers(&host, 8081);
+    assert_eq!(neighbour.ask(HOST, 8081).as_deref(), Some(&*format!("open {NEIGHBOUR}")));
+    assert!(ask(&host, HOST, 8081).is_some_and(|text| text.starts_with("open")));
+}
+
+#[test]
+fn what_is_not_published_is_not_reached_whatever_the_neighbour_routes() {
+    let host = three_servers();
+    let neighbour = Neighbour::of(&host);
+    answers(&host, 8080);
+    neighbour.sh(&format!("ip route add 10.70.0.0/15 via {HOST}"));
+    for container in ["private", "open", "inner"] {
+        let address = address_of(&host, container);
+        assert!(ask(&host, &address, 80).is_some(), "the host itself reaches {container}");
+        assert_eq!(neighbour.ask(&address, 80), None, "{container}");
+    }
+}
+
+#[test]
+fn containers_of_two_bridges_do_not_reach_each_other() {
+    let host = three_servers();
+    answers(&host, 8080);
+    let call = |from: &str, to: &str| {
+        let script = format!("exec 3<>/dev/tcp/{to}/80 && cat <&3");
+        host.stack(&["exec", from, "timeout", "1", "bash", "-c", &script]).stdout
+    };
+    assert!(call("private", &address_of(&host, "open")).starts_with("open"));
+    assert_eq!(call("private", &address_of(&host, "inner")), "");
+    assert_eq!(call("inner", &address_of(&host, "open")), "");
+}
+
+#[test]
+fn a_container_reaches_out_under_the_address_of_the_host() {
+    let host = three_servers();
+    let neighbour = Neighbour::of(&host);
+    let script = "exec perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(LocalPort => 90, Listen => 9, ReuseAddr => 1) \
+                  or die; while (my $c = $s->accept) { print $c $c->peerhost }'";
+    let mut server = neighbour.command(script).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a server");
+    until("the neighbour serves", || neighbour.ask(NEIGHBOUR, 90).is_some());
+    let call = format!("exec 3<>/dev/tcp/{NEIGHBOUR}/90 && cat <&3");
+    let seen = host.ok(&["exec", "inner", "bash", "-c", &call]);
+    let _ = server.kill();
+    let _ = server.wait();
+    assert_eq!(seen, HOST);
+}
+
+#[test]
+fn a_container_reaches_its_own_published_port_and_that_of_others_through_the_host() {
+    let host = three_servers();
+    let _neighbour = Neighbour::of(&host);
+    answers(&host, 8081);
+    let call = format!("exec 3<>/dev/tcp/{HOST}/8081 && cat <&3");
+    for from in ["open", "private", "inner"] {
+        let outcome = host.stack(&["exec", from, "timeout", "5", "bash", "-c", &call]);
+        assert!(outcome.stdout.starts_with("open"), "from {from}: {outcome:?}");
+    }
+}
+
+#[test]
+fn udp_ports_answer_the_host_and_the_network() {
+    let host = running(&format!(
+        "name = \"shop\"\n[bridge.front]\n[container.dns]\nimage = \"host:\"\n{}\nbridge = [\"front\"]\n\
+         port = [\"5353:53/udp\", \"public:5354:53/udp\"]\n",
+        serves_udp(53, "dns")
+    ));
+    let neighbour = Neighbour::of(&host);
+    let ask = |address: &str, port: u16| {
+        format!(
+            "perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(PeerAddr => \"{address}:{port}\", Proto => \"udp\"); \
+             alarm 1; $s->send(\"hi\"); $s->recv(my $d, 99); print $d' || true"
+        )
+    };
+    until("the server answers", || host.sh(&ask("127.0.0.1", 5353)).starts_with("dns"));
+    assert_eq!(neighbour.sh(&ask(HOST, 5354)).trim(), format!("dns {NEIGHBOUR}"));
+    assert_eq!(neighbour.sh(&ask(HOST, 5353)), "");
+}
+
+#[test]
+fn one_container_on_two_bridges_reaches_both() {
+    let host = running(&format!(
+        "name = \"shop\"\n[bridge.front]\n[bridge.back]\n[container.proxy]\nimage = \"host:\"\n{WAITS}\n\
+         bridge = [\"front\", \"back\"]\n[container.a]\nimage = \"host:\"\n{}\nbridge = [\"front\"]\n\
+         [container.b]\nimage = \"host:\"\n{}\nbridge = [\"back\"]\n",
+        serves(80, "a"),
+        serves(80, "b")
+    ));
+    for name in ["a", "b"] {
+        let call = format!("exec 3<>/dev/tcp/{name}/80 && cat <&3");
+        let call = ["exec", "proxy", "bash", "-c", &call];
+        until(name, || host.stack(&call).stdout.starts_with(name));
+    }
+    assert_ne!(host.stack(&["exec", "a", "getent", "hosts", "b"]).code, 0);
+}
+
+#[test]
+fn a_container_without_a_bridge_has_loopback_alone() {
+    let host = running(&format!("name = \"shop\"\n[container.alone]\nimage = \"host:\"\n{WAITS}\n"));
+    let links = host.ok(&["exec", "alone", "ls", "/sys/class/net"]);
+    assert_eq!(links.trim(), "lo");
+    assert_eq!(answer(&host, 8080), None);
+}
+
+#[test]
+fn a_port_that_is_bound_to_one_address_does_not_answer_on_another() {
+    let host = Sandbox::new();
+    let neighbour = Neighbour::of(&host);
+    host.sh("ip addr add 192.0.2.9/24 dev lan0");
+    shop::apply(
+        &host,
+        &format!(
+            "name = \"shop\"\n[bridge.front]\n[container.web]\nimage = \"host:\"\n{}\nbridge = [\"front\"]\n\
+             port = [\"192.0.2.9:8080:80\"]\n",
+            serves(80, "web")
+        ),
+    );
+    until("it serves", || neighbour.ask("192.0.2.9", 8080).is_some());
+    assert_eq!(neighbour.ask(HOST, 8080), None);
+    assert_eq!(answer(&host, 8080), None);
+}
