@@ -77,10 +77,11 @@ impl<'a> Crew<'a> {
         while let Some(index) = self.take() {
             let layer = &self.image.layers[index];
             let lower = Below { crew: self, index };
-            // The same layer twice in one image is unpacked once; the later one says nothing new.
-            let result = match self.first[index] == index {
+            // The same layer again waits for its first time: both have one lock, and who has that may wait for lower ones.
+            let ready = self.first[index] == index || lower.folders().is_some();
+            let result = match ready {
                 true => self.store.unpack_one(layer, self.names[index], (source, &lower)),
-                false => Ok(()),
+                false => return,
             };
             if let (Ok(()), LayerSource::Blob(layer)) = (&result, layer) {
                 source.unpacked(layer);

@@ -105,7 +105,7 @@ impl ImageStore {
         let mut seen = HashSet::new();
         let missing = |(layer, name): (&'a LayerSource, Option<LayerName>)| {
             let name = name?;
-            (seen.insert(name.alone) && self.paths.find(&name).is_none()).then_some(layer)
+            (self.paths.find(&name).is_none() && seen.insert(name.alone)).then_some(layer)
         };
         image.layers.iter().zip(names).filter_map(missing).collect()
     }
