@@ -43,11 +43,11 @@ log: {level: error}
 storage: {filesystem: {rootdirectory: $work/registry}}
 http: {addr: "127.0.0.1:$port"}
 Y
-docker-registry serve "$work/registry.yml" & registry=$!
+docker-registry serve "$work/registry.yml" > /dev/null 2>&1 & registry=$!
 sleep 1
-name=127.0.0.1:$port/bench:1
-"$stack" --data-dir "$work/data" image import "oci:$work/oci" "$name" > /dev/null
-"$stack" --data-dir "$work/data" image push "$name" > /dev/null 2>&1
+image=127.0.0.1:$port/bench:1
+"$stack" --data-dir "$work/data" image import "oci:$work/oci" "$image" > /dev/null
+"$stack" --data-dir "$work/data" image push "$image" > /dev/null 2>&1
 rm -rf "$work/data"
 
 measure() { # NAME COMMAND…: its wall time into $work/NAME
@@ -57,7 +57,7 @@ measure() { # NAME COMMAND…: its wall time into $work/NAME
     "$@" > /dev/null 2> "$work/err" || { cat "$work/err"; exit 1; }
     echo $(( ($(date +%s%N) - began) / 1000000 )) >> "$work/$name.ms"
 }
-pull() { "$stack" --data-dir "$work/disk/data" image pull "$name"; }
+pull() { "$stack" --data-dir "$work/disk/data" image pull "$image"; }
 floor() {
     local at=0 threads=()
     for archive in "${archives[@]}"; do
@@ -66,7 +66,7 @@ floor() {
     done
     wait "${threads[@]}"; sync -f "$work/disk"
 }
-podman_pull() { podman --root "$work/disk/podman" --runroot "$work/podman" --storage-driver overlay pull -q --tls-verify=false "$name"; }
+podman_pull() { podman --root "$work/disk/podman" --runroot "$work/podman" --storage-driver overlay pull -q --tls-verify=false "$image"; }
 for _ in $(seq "$rounds"); do
     measure stack pull; measure noop pull; rm -rf "$work/disk/data"
     measure floor floor; rm -rf "$work/disk/floor"
