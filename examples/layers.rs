@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use stack::runtime::image::{ImageOrigin, ImageStore};
+use stack::runtime::image::{ImageOrigin, ImageStore, LocalBlobs};
 use stack::runtime::overlay::{OverlayEntryKind, OverlayFs, OverlayLayer};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -15,9 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let store = ImageStore::open(store);
     let image = store.resolve(&ImageOrigin::OciLayout { path: layout.into(), tag: None })?;
     println!("{} runs {:?} {:?}", image.id, image.config.entrypoint, image.config.cmd);
-    for layer in store.missing_layers(&image) {
-        store.unpack(layer)?;
-    }
+    store.unpack(&image, &LocalBlobs)?;
     // Topmost first, as an overlay mount wants them too.
     let layers = store.layer_dirs(&image).into_iter().map(OverlayLayer::folder).collect();
     list(&OverlayFs::new(layers), Path::new("/"))

@@ -21,7 +21,8 @@ use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use serde_json::json;
 use stack::runtime::image::tar::{TarKind, TarReader};
 use stack::runtime::image::{
-    ImageError, ImageOrigin, ImageStore, LayerDigest, LayerSource, UnpackError, UnpackLimits, Unpacked, unpack_layer,
+    ImageConfig, ImageError, ImageOrigin, ImageStore, LayerDigest, LayerSource, LocalBlobs, ResolvedImage, UnpackError,
+    UnpackLimits, Unpacked, unpack_layer, unpack_layer_over,
 };
 use stack::runtime::overlay::{OverlayMount, OverlaySupport};
 use tar::{Member, archive, record};
@@ -238,6 +239,7 @@ fn links_within_the_layer_are_followed() {
 fn hostile_members_are_refused_or_contained() {
     let deep = "d/".repeat(49) + "d";
     let pax_deep = record("path", "d/".repeat(65).as_bytes());
+    let sparse = [record("GNU.sparse.size", b"4"), record("GNU.sparse.map", b"0,4")].concat();
     let pax_nul = record("path", b"a\0b");
     let pax_escape = record("path", b"../escape");
     let pax_link = record("linkpath", b"../victim");
@@ -312,7 +314,7 @@ fn hostile_members_are_refused_or_contained() {
         ("size beyond sums", vec![Member::file("a", "x").with_size(u64::MAX >> 1)], "wrong `size`"),
         ("negative size", vec![Member::file("a", "x").with_size(u64::MAX)], "wrong `size`"),
         ("size beyond the end", vec![Member::file("a", "x").with_size(9000)], "middle of a member"),
-        ("sparse", vec![Member::new(b'S', "s")], "sparse"),
+        ("sparse map of nothing", vec![Member::pax(&sparse), Member::file("s", "too many bytes")], "sparse member"),
         ("unknown kind", vec![Member::new(b'M', "m")], "has the type `M`"),
         ("huge long name", vec![Member::new(b'L', "n").with_size(1 << 40)], "more than 4096"),
         ("huge pax", vec![Member::new(b'x', "n").with_size(1 << 40)], "more than 1048576"),
@@ -426,11 +428,14 @@ fn store() -> (tempfile::TempDir, ImageStore) {
     (folder, store)
 }
 
+/// An image of these layers that does nothing.
+fn of_layers(layers: Vec<LayerSource>) -> ResolvedImage {
+    ResolvedImage { id: "test".into(), config: ImageConfig::default(), layers, binds: Vec::new() }
+}
+
 fn bring_in(store: &ImageStore, origin: &ImageOrigin) -> Vec<PathBuf> {
     let image = store.resolve(origin).unwrap();
-    for layer in store.missing_layers(&image) {
-        store.unpack(layer).unwrap();
-    }
+    store.unpack(&image, &LocalBlobs).unwrap();
     assert!(store.missing_layers(&image).is_empty());
     store.layer_dirs(&image)
 }
@@ -507,7 +512,7 @@ fn damage_is_named_and_leaves_nothing_behind() {
             damage(&mut bytes);
             fs::write(&blob, bytes).unwrap();
             let origin = ImageOrigin::OciLayout { path, tag: None };
-            let error = store.resolve(&origin).and_then(|image| store.unpack(&image.layers[0])).unwrap_err();
+            let error = store.resolve(&origin).and_then(|image| store.unpack(&image, &LocalBlobs)).unwrap_err();
             let text = chain(&error);
             assert!(text.contains(expected) && text.contains(blob.to_str().unwrap()), "{packing:?}: {text}");
             assert!(picture(folder.path()).keys().all(|path| path.starts_with("layout") || !path.ends_with("a")));
@@ -525,7 +530,7 @@ fn a_layer_that_is_not_its_diff_id_is_refused() {
     let image = store.resolve(&ImageOrigin::OciLayout { path, tag: None }).unwrap();
     let LayerSource::Blob(mut layer) = image.layers[0].clone() else { panic!() };
     layer.diff_id = LayerDigest::of(b"another");
-    let error = store.unpack(&LayerSource::Blob(layer)).unwrap_err();
+    let error = store.unpack(&of_layers(vec![LayerSource::Blob(layer)]), &LocalBlobs).unwrap_err();
     assert!(matches!(error, ImageError::DiffId { .. }), "{error}");
     assert_eq!(store.layers().unwrap().layers().count(), 0);
     for left in ["tmp", "locks"] {
@@ -648,7 +653,7 @@ fn many_at_once_unpack_a_layer_once() {
     let image = store.resolve(&ImageOrigin::OciLayout { path, tag: None }).unwrap();
     let inodes: Vec<Vec<u64>> = std::thread::scope(|scope| {
         let one = || {
-            image.layers.iter().for_each(|layer| store.unpack(layer).unwrap());
+            store.unpack(&image, &LocalBlobs).unwrap();
             store.layer_dirs(&image).iter().map(|dir| fs::metadata(dir.join("f10")).unwrap().ino()).collect()
         };
         let all: Vec<_> = (0..6).map(|_| scope.spawn(one)).collect();
@@ -785,5 +790,98 @@ fn secrets_planted_in_a_host_stay_in_it() {
     assert_eq!(before.binds, [(host.join("usr"), "/usr".to_owned()), (host.join("bin"), "/bin".to_owned())]);
     fs::write(host.join("etc/ssl/certs/good.pem"), format!("{certificate}more")).unwrap();
     assert_ne!(store.resolve(&ImageOrigin::Host).unwrap().id, before.id);
-    assert!(matches!(store.unpack(&LayerSource::Skeleton(LayerDigest::of(b"old"))), Err(ImageError::HostChanged)));
+    let old = of_layers(vec![LayerSource::Skeleton(LayerDigest::of(b"old"))]);
+    assert!(matches!(store.unpack(&old, &LocalBlobs), Err(ImageError::HostChanged)));
+}
+
+/// What `tar` itself makes of sparse files, in each of its formats.
+#[test]
+fn sparse_files_of_gnu_tar_come_out_as_they_went_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("holes");
+    {
+        use std::os::unix::fs::FileExt;
+        let out = File::create(&file).unwrap();
+        // More pieces than a header and one block after it hold.
+        for piece in 0..40u64 {
+            out.write_all_at(format!("piece {piece}").as_bytes(), piece * (64 << 10)).unwrap();
+        }
+        out.set_len(3 << 20).unwrap();
+    }
+    let whole = fs::read(&file).unwrap();
+    for format in
+        [&["--format=gnu"][..], &["--sparse-version=0.0"], &["--sparse-version=0.1"], &["--sparse-version=1.0"]]
+    {
+        let posix = if format[0].starts_with("--sparse") { "--format=posix" } else { format[0] };
+        let mut tar = Command::new("tar");
+        tar.arg("--sparse").arg(posix).args(format).arg("-C").arg(folder.path()).args(["-cf", "-", "holes"]);
+        let bytes = run(&mut tar);
+        assert!(bytes.len() < 1 << 20, "{format:?}: tar found no holes");
+        let (_outer, root, result) = unpack(&bytes);
+        result.unwrap_or_else(|error| panic!("{format:?}: {error:?}"));
+        let found = fs::metadata(root.join("holes")).unwrap();
+        assert!(fs::read(root.join("holes")).unwrap() == whole, "{format:?}");
+        assert!(found.blocks() * 512 < 1 << 20, "{format:?}: the holes were filled");
+    }
+}
+
+fn unpack_over(bytes: &[u8], lower: Vec<PathBuf>) -> (tempfile::TempDir, PathBuf, Result<Unpacked, UnpackError>) {
+    let outer = tempfile::tempdir().unwrap();
+    let root = outer.path().join("layer");
+    fs::create_dir(&root).unwrap();
+    let limits = UnpackLimits { members: 1000, bytes: 1 << 20, depth: 64 };
+    let target = File::open(&root).unwrap().into();
+    let result = unpack_layer_over(&mut TarReader::new(bytes), target, limits, &lower);
+    (outer, root, result)
+}
+
+#[test]
+fn what_a_layer_only_implies_it_takes_from_below() {
+    let base = archive(&[
+        Member { mode: 0o1777, ..Member::folder("tmp") },
+        Member { mode: 0o700, ..Member::folder("root") },
+        Member::folder("etc"),
+        Member { mode: 0o4755, ..Member::file("etc/a", "below") },
+        Member::symlink("etc/out", "/etc/passwd"),
+    ]);
+    let (_below, below, result) = unpack(&base);
+    result.unwrap();
+    let middle = archive(&[Member::file(".wh.root", ""), Member::file("tmp/m", "")]);
+    let (_middle, middle, result) = unpack_over(&middle, vec![below.clone()]);
+    assert!(result.unwrap().depends_on_lower);
+    let top = archive(&[
+        Member::file("tmp/x", "x"),
+        Member::file("root/x", "x"),
+        Member::hard_link("etc/b", "etc/a"),
+        Member::hard_link("c", "etc/a"),
+    ]);
+    let (_top, top, result) = unpack_over(&top, vec![middle, below.clone()]);
+    assert!(result.unwrap().depends_on_lower);
+    let mode = |path: &str| fs::metadata(top.join(path)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("tmp"), mode("root"), mode("etc/b")), (0o1777, 0o755, 0o4755));
+    assert_eq!(fs::read(top.join("c")).unwrap(), b"below");
+    let inode = |path: &str| fs::metadata(top.join(path)).unwrap().ino();
+    assert!(inode("etc/a") == inode("etc/b") && inode("etc/b") == inode("c"));
+    // Links that only look like files below, and files that are hidden there, are refused.
+    for target in ["etc/out", "etc/none", "root/x"] {
+        let (_outer, _, result) = unpack_over(&archive(&[Member::hard_link("l", target)]), vec![below.clone()]);
+        let error = result.unwrap_err();
+        assert!(matches!(error, UnpackError::HardLink { .. }), "{target}: {error}");
+    }
+}
+
+/// The poisoned image comes first, and has the same upper layer as the honest one.
+#[test]
+fn what_came_from_one_image_is_not_found_by_another() {
+    let (folder, store) = store();
+    let upper = archive(&[Member::hard_link("bin/sh", "bin/real")]);
+    let image = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        let lower = archive(&[Member::folder("bin"), Member::file("bin/real", content)]);
+        add_to_oci_layout(&path, &[lower, upper.clone()], Packing::Gzip, &json!({}), None);
+        bring_in(&store, &ImageOrigin::OciLayout { path, tag: None })
+    };
+    let (bad, good) = (image("bad", "poison"), image("good", "honest"));
+    assert_eq!(fs::read(bad[0].join("bin/sh")).unwrap(), b"poison");
+    assert_eq!(fs::read(good[0].join("bin/sh")).unwrap(), b"honest");
 }

@@ -25,6 +25,9 @@ pub struct Global {
     /// The branch of the cgroup tree that holds all stacks.
     #[arg(long, global = true, env = "STACK_CGROUP", default_value = "stack", hide = true)]
     pub cgroup: String,
+    /// Registries that may be spoken to without encryption; those of the loopback always may.
+    #[arg(long, global = true, env = "STACK_INSECURE_REGISTRIES", value_delimiter = ',', hide = true)]
+    pub insecure_registry: Vec<String>,
     /// Print how long each phase took, on standard error.
     #[arg(long, global = true)]
     pub timings: bool,
@@ -51,6 +54,8 @@ pub enum Command {
     Oci,
     /// Draw the graph of a stack.
     Graph(GraphArgs),
+    /// Pull, push, list and clean up images.
+    Image(ImageArgs),
 }
 
 /// The stack file of a command that works on one.
@@ -68,6 +73,9 @@ pub struct UpArgs {
     pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub file: FileArg,
+    /// Ask the registries which images the references mean now, and lock those.
+    #[arg(long)]
+    pub pull: bool,
     /// Wait until every container with a health probe is healthy.
     #[arg(long)]
     pub wait: bool,
@@ -198,4 +206,80 @@ pub enum GraphFormat {
     Text,
     Dot,
     Svg,
+}
+
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Bring images of registries into the store, and unpack them.
+    Pull {
+        #[arg(required = true, value_name = "REFERENCE")]
+        references: Vec<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send an image to a registry.
+    Push {
+        reference: String,
+        /// Under another name [default: its own].
+        #[arg(value_name = "AS")]
+        to: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the images of the store.
+    Ls {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what an image is and how it wants to be run.
+    Inspect {
+        reference: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the layers of an image.
+    Tree {
+        reference: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take images out of the store; `prune` gives their space back.
+    Rm {
+        #[arg(required = true, value_name = "REFERENCE")]
+        references: Vec<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take an image out of an OCI layout or archive into the store.
+    Import {
+        /// `oci:FOLDER[:TAG]` or `oci-archive:FILE[:TAG]`
+        source: String,
+        /// What it is called from then on.
+        reference: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write an image as an archive of an OCI layout.
+    Export {
+        reference: String,
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete what no named image and no container holds.
+    Prune {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hold every blob against its digest, and delete what is damaged.
+    Fsck {
+        #[arg(long)]
+        json: bool,
+    },
 }

@@ -11,7 +11,7 @@ use super::exit::Exit;
 use super::style::{BAD, DIM, paint};
 use crate::file;
 use crate::model::{Name, Stack};
-use crate::reconcile::{LinuxHost, RoadError, Roots};
+use crate::reconcile::{LinuxHost, RegistryOptions, RoadError, Roots};
 
 /// The file that a command reads where none is named.
 pub const DEFAULT_FILE: &str = "stack.toml";
@@ -62,9 +62,29 @@ pub fn host(global: &Global, stack: &Name) -> Result<LinuxHost, Exit> {
         data: global.data_dir.clone(),
         run: global.run_dir.clone(),
         cgroup: global.cgroup.clone(),
+        registry: registries(global),
         ..Roots::default()
     };
     LinuxHost::new(roots, stack.clone()).map_err(|error| failed(&error.chain(), &[]))
+}
+
+/// How registries are reached: with docker's and podman's credentials, in the order in which podman looks.
+pub fn registries(global: &Global) -> RegistryOptions {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = variable("HOME").unwrap_or_else(|| PathBuf::from("/root"));
+    let credentials = [
+        variable("REGISTRY_AUTH_FILE"),
+        variable("XDG_RUNTIME_DIR").map(|run| run.join("containers/auth.json")),
+        Some("/run/containers/0/auth.json".into()),
+        Some(home.join(".config/containers/auth.json")),
+        Some(variable("DOCKER_CONFIG").unwrap_or_else(|| home.join(".docker")).join("config.json")),
+    ];
+    RegistryOptions {
+        insecure: global.insecure_registry.iter().cloned().collect(),
+        credentials: credentials.into_iter().flatten().collect(),
+        certificates: variable("SSL_CERT_FILE").into_iter().collect(),
+        ..RegistryOptions::default()
+    }
 }
 
 /// Runs a future to its end on this thread; blocking steps get threads of their own.

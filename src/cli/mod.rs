@@ -8,6 +8,7 @@ mod down;
 mod exec;
 mod exit;
 mod graph;
+mod image;
 mod logs;
 mod oci;
 mod progress;
@@ -51,6 +52,7 @@ pub fn run() -> ExitCode {
         // Taken before it comes to this, unless flags of `stack` itself stand before it.
         Command::Oci => oci::run([]),
         Command::Graph(args) => graph::run(&args),
+        Command::Image(args) => image::run(&cli.global, &args.command),
     }
 }
 

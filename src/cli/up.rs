@@ -11,7 +11,7 @@ use super::show::{JSON_VERSION, Tense, plan, plan_json};
 use super::style::{BAD, GOOD, WARN, paint};
 use super::{ps, show};
 use crate::model::{Condition, Stack};
-use crate::reconcile::{Host, LinuxHost, Looked, Report, RoadError, Travelled, Wish, look, travel};
+use crate::reconcile::{Host, LinuxHost, Looked, Renewal, Report, RoadError, Travelled, Wish, look, travel};
 
 pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
     for path in file_paths(&args.files, &args.file) {
@@ -24,7 +24,8 @@ pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
 
 fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
     let stack = load(path)?;
-    let host = host(global, &stack.name)?;
+    let renewal = if args.pull { Renewal::All } else { Renewal::AsWritten };
+    let host = host(global, &stack.name)?.with_renewal(renewal);
     let _lock = host.lock().map_err(|error| lock_failed(&error))?;
     let wish = Wish::Stack(&stack);
     let (travelled, sick) = wait_for(async {
@@ -40,6 +41,7 @@ fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
         Ok((travelled, sick))
     })?
     .map_err(|error| road_failed(&error))?;
+    host.write_image_lock(path).map_err(|error| failed(&error.chain(), &[]))?;
     match args.json {
         true => anstream::println!("{:#}", json(&travelled)),
         false => anstream::print!("{}", ps::table(&travelled.actual, stack.name.as_str())),

@@ -67,10 +67,9 @@ pub(super) const TOP: Kind = Kind {
 
 pub(super) const IMAGE: Kind = Kind {
     header: "[image.NAME]",
-    keys: &[key("from", "an image source in a string", "\"oci:images/web\"")],
+    keys: &[key("from", "an image source in a string", "\"oci:images/web\""), key("pull", "a string", "\"missing\"")],
     later: &[
         ("build", "build the image with another tool and name it with `from = \"oci:DIR\"`"),
-        ("pull", "copy the image into an OCI layout and name it with `from = \"oci:DIR\"`"),
         ("platform", "only images for this machine's architecture are used"),
         ("watch", "run `stack up` again after a change"),
     ],
@@ -162,7 +161,7 @@ pub(super) const CONTAINER: Kind = Kind {
     ],
     later: &[
         ("build", "build the image with another tool and name it with `image = \"oci:DIR\"`"),
-        ("pull", "copy the image into an OCI layout and name it with `image = \"oci:DIR\"`"),
+        ("pull", "write `pull` in a table [image.NAME], and name that here"),
         ("network", "a container has a network of its own; `bridge` connects it, none leaves it loopback alone"),
         ("type", "`restart = \"no\"` with `after = { NAME = \"completed\" }` makes a step that runs once per start"),
         ("schedule", "start `stack up` from a timer of the host"),

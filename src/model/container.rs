@@ -6,7 +6,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Cpus, ImageSource, IoLimit, Name, PortMap};
+use super::{ByteSize, Cpus, ImageSource, IoLimit, Name, PortMap, Pull};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Container {
@@ -56,6 +56,7 @@ pub struct ImageUse {
     /// As it is written in the file.
     pub written: String,
     pub source: ImageSource,
+    pub pull: Pull,
 }
 
 /// `user = "name"`, `"name:group"`, `"1000"`, `"1000:1000"`; looked up in the image's own files.

@@ -3,6 +3,7 @@
 mod container;
 mod name;
 mod port;
+mod reference;
 mod stack;
 mod unit;
 
@@ -12,5 +13,6 @@ pub use container::{
 };
 pub use name::{Name, NameError};
 pub use port::{PortBind, PortMap, Protocol};
-pub use stack::{Bridge, CgroupBranch, Image, ImageSource, IoLimit, Origins, Place, Stack, Volume};
+pub use reference::ImageReference;
+pub use stack::{Bridge, CgroupBranch, Image, ImageSource, IoLimit, Origins, Place, Pull, Stack, Volume};
 pub use unit::{ByteSize, Cpus, UnitError, parse_duration};

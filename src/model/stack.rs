@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{Container, Limits, Name};
+use super::{Container, ImageReference, Limits, Name};
 
 /// What one stack file says.
 #[derive(Clone, Debug)]
@@ -60,6 +60,19 @@ impl std::fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     pub source: ImageSource,
+    pub pull: Pull,
+}
+
+/// When the registry of an image is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pull {
+    /// Where the image is not in the store, or another one is locked.
+    #[default]
+    Missing,
+    /// In every run.
+    Always,
+    /// The image must be in the store.
+    Never,
 }
 
 /// Where an image comes from. Paths are absolute: those of the file are taken from the file's own folder.
@@ -75,6 +88,8 @@ pub enum ImageSource {
     OciArchive { path: PathBuf, tag: Option<String> },
     /// What `docker save` writes.
     DockerArchive { path: PathBuf, tag: Option<String> },
+    /// An image of a registry.
+    Registry(ImageReference),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::file::source::{At, Span};
 use crate::file::walk::{Reader, Section, bad_choice};
 use crate::file::words::quoted_list;
 use crate::model::{
-    ByteSize, Condition, Container, Image, ImageSource, ImageUse, LogLimits, Name, PortMap, Restart, Seccomp,
+    ByteSize, Condition, Container, Image, ImageSource, ImageUse, LogLimits, Name, PortMap, Pull, Restart, Seccomp,
 };
 
 /// A container as its table says it, with the places that checks across tables point at.
@@ -76,7 +76,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
     let name = |text: &At<String>| Name::new(text.value.as_str()).ok();
     let container = Container {
         // Stands in where the image is faulty; the fault is recorded, and so the container is never handed out.
-        image: image.unwrap_or(ImageUse { written: String::new(), source: ImageSource::Host }),
+        image: image.unwrap_or(ImageUse { written: String::new(), source: ImageSource::Host, pull: Pull::Missing }),
         entrypoint: command(reader, section, "entrypoint"),
         command: command(reader, section, "command"),
         workdir: workdir(reader, section),

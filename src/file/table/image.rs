@@ -7,30 +7,43 @@ use crate::file::literal::Text;
 use crate::file::surroundings::FileKind;
 use crate::file::walk::{Reader, Section};
 use crate::file::words::nearest;
-use crate::model::{Image, ImageSource, ImageUse};
+use crate::model::{Image, ImageReference, ImageSource, ImageUse, Pull};
 
 const SCHEMES: [&str; 5] = ["host", "dir", "oci", "oci-archive", "docker-archive"];
-const SOURCES: &str = "sources are `host:`, `dir:FOLDER`, `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]` and \
-                       `docker-archive:FILE[:TAG]`";
+const SOURCES: &str = "sources are `host:`, `dir:FOLDER`, `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, \
+                       `docker-archive:FILE[:TAG]` and references such as `registry.example/team/web:1.9`";
+const PULLS: [(&str, Pull); 3] = [("missing", Pull::Missing), ("always", Pull::Always), ("never", Pull::Never)];
 
 pub(super) fn read(reader: &mut Reader, section: &Section) -> Option<Image> {
     let item = reader.required(section, "from");
     let text = reader.text(item)?;
+    let item = section.get("pull");
+    let given = item.is_some();
+    let span = item.as_ref().map(|item| item.span());
+    let pull = reader.choice(item, &PULLS);
     let source = source(reader, &text)?;
-    Some(Image { source })
+    if let Some(span) = span.filter(|_| !matches!(source, ImageSource::Registry(_))) {
+        let draft = Draft::error(code::BAD_IMAGE, &span, "`pull` is for images of registries");
+        reader.push(draft.other(&text.span, "this is none").help("leave `pull` out"));
+        return None;
+    }
+    match (given, pull) {
+        (true, None) => None,
+        (_, pull) => Some(Image { source, pull: pull.unwrap_or_default() }),
+    }
 }
 
 /// What a container's `image` names: a table, or a source in place.
 pub(super) fn used(reader: &mut Reader, text: &Text, images: &Named<Option<Image>>) -> Option<ImageUse> {
     let written = text.value.clone();
     if let Some(image) = images.tables.get(written.as_str()) {
-        return image.value.clone().map(|image| ImageUse { written, source: image.source });
+        return image.value.clone().map(|image| ImageUse { written, source: image.source, pull: image.pull });
     }
     if images.faulty.contains(&written) {
         return None;
     }
     if written.contains([':', '/', '@']) {
-        return source(reader, text).map(|source| ImageUse { written, source });
+        return source(reader, text).map(|source| ImageUse { written, source, pull: Pull::Missing });
     }
     let draft = Draft::error(code::UNKNOWN_REFERENCE, &text.span, format!("there is no [image.{written}]"));
     reader.push(match nearest(&written, images.names()) {
@@ -44,13 +57,9 @@ pub(super) fn used(reader: &mut Reader, text: &Text, images: &Named<Option<Image
 }
 
 fn source(reader: &mut Reader, text: &Text) -> Option<ImageSource> {
-    let Some((scheme, rest)) = text.value.split_once(':') else {
-        reader.push(no_source(text, &text.value));
-        return None;
-    };
-    if !SCHEMES.contains(&scheme) {
-        reader.push(no_source(text, scheme));
-        return None;
+    let (scheme, rest) = text.value.split_once(':').unwrap_or((&text.value, ""));
+    if !SCHEMES.contains(&scheme) || !text.value.contains(':') {
+        return registry(reader, text, scheme);
     }
     if scheme == "host" {
         if !rest.is_empty() {
@@ -89,16 +98,28 @@ fn source(reader: &mut Reader, text: &Text) -> Option<ImageSource> {
     }
 }
 
-fn no_source(text: &Text, scheme: &str) -> Draft {
-    if let Some(near) = nearest(scheme, SCHEMES.into_iter()) {
-        let draft = Draft::error(code::BAD_IMAGE, &text.span, format!("`{}` is no image source", text.value));
-        return draft.label(format!("did you mean `{near}:`?")).help(SOURCES);
-    }
+/// A reference; unless it looks more like one of the other sources with a slip in it.
+fn registry(reader: &mut Reader, text: &Text, scheme: &str) -> Option<ImageSource> {
+    let wrong = || Draft::error(code::BAD_IMAGE, &text.span, format!("`{}` is no image source", text.value));
     if scheme.starts_with(['.', '/']) {
-        let draft = Draft::error(code::BAD_IMAGE, &text.span, format!("`{}` is no image source", text.value));
-        return draft
-            .help(format!("write \"dir:{0}\" for a root file system, \"oci:{0}\" for an OCI layout", text.value));
+        let help = format!("write \"dir:{0}\" for a root file system, \"oci:{0}\" for an OCI layout", text.value);
+        reader.push(wrong().help(help));
+        return None;
     }
-    let message = format!("an image from a registry (`{}`) is not supported yet", text.value);
-    Draft::error(code::NOT_YET, &text.span, message).help(SOURCES)
+    let reference = ImageReference::parse(&text.value);
+    // `ghost:5` is an image; `dri:rootfs` is `dir:rootfs`.
+    let tag = text.value.split_once(':').map_or("", |(_, tag)| tag);
+    let is_version = tag == "latest" || tag.starts_with(|c: char| c.is_ascii_digit());
+    let near = nearest(scheme, SCHEMES.into_iter()).filter(|_| reference.is_err() || !is_version);
+    if let Some(near) = near {
+        reader.push(wrong().label(format!("did you mean `{near}:`?")).help(SOURCES));
+        return None;
+    }
+    match reference {
+        Ok(reference) => Some(ImageSource::Registry(reference)),
+        Err(why) => {
+            reader.push(wrong().label(why).help(SOURCES));
+            None
+        }
+    }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::publish::{StorePaths, store_error};
-use super::{ImageError, ImageLayer, LayerDigest, LayerSource, ResolvedImage};
+use super::publish::{StorePaths, layer_names, store_error};
+use super::{ImageError, LayerDigest, LayerSource, ResolvedImage};
 
 /// An unpacked layer of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,9 +67,11 @@ impl LayerCache {
     }
 
     fn change(&mut self, image: &ResolvedImage, change: impl Fn(usize) -> usize) {
-        for digest in image.layers.iter().filter_map(LayerSource::digest) {
-            if let Some(layer) = self.layers.get_mut(&digest) {
-                layer.references = change(layer.references);
+        for name in layer_names(image.layers.iter().filter_map(LayerSource::digest)) {
+            for digest in [name.over, name.alone] {
+                if let Some(layer) = self.layers.get_mut(&digest) {
+                    layer.references = change(layer.references);
+                }
             }
         }
     }
@@ -82,13 +84,6 @@ impl LayerSource {
             Self::Blob(layer) => Some(layer.diff_id),
             Self::Skeleton(digest) => Some(*digest),
             Self::Directory(_) => None,
-        }
-    }
-
-    pub(super) fn path(&self, paths: &StorePaths) -> PathBuf {
-        match self {
-            Self::Directory(path) => path.clone(),
-            Self::Blob(ImageLayer { diff_id, .. }) | Self::Skeleton(diff_id) => paths.layer(diff_id),
         }
     }
 }

@@ -80,6 +80,14 @@ pub enum ImageError {
         #[source]
         source: UnpackError,
     },
+    #[error("an image from {from} cannot be imported; an OCI layout or archive can")]
+    NotImportable { from: &'static str },
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the host's configuration changed while its skeleton was made")]
     HostChanged,
     #[error("the file `{}` of the host has {size} bytes, more than {limit}", path.display())]

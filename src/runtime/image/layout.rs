@@ -22,6 +22,12 @@ struct LayoutFile {
 
 /// Reads the image `tag` of a layout, or its only one; every document is held against its digest.
 pub(super) fn read_layout(tree: &Tree, tag: Option<&str>, host: &HostPlatform) -> Result<ContainerImage, ImageError> {
+    let manifest = find_manifest(tree, tag, host)?;
+    read_image(tree, &manifest, host)
+}
+
+/// The manifest of the image `tag` of a layout, for this host.
+pub(super) fn find_manifest(tree: &Tree, tag: Option<&str>, host: &HostPlatform) -> Result<Descriptor, ImageError> {
     let marker = tree.read("oci-layout")?.ok_or_else(|| ImageError::NotALayout { path: tree.path().into() })?;
     let marker: LayoutFile = tree.parse("oci-layout", &marker)?;
     if !marker.image_layout_version.starts_with("1.") {
@@ -30,8 +36,7 @@ pub(super) fn read_layout(tree: &Tree, tag: Option<&str>, host: &HostPlatform) -
     }
     let (bytes, _) = tree.read_document("index.json")?;
     let index: ImageIndex = tree.parse("index.json", &bytes)?;
-    let manifest = choose_manifest(tree, index, tag, host)?;
-    read_image(tree, &manifest, host)
+    choose_manifest(tree, index, tag, host)
 }
 
 /// The configuration that `bytes` hold, checked to be for this host.
@@ -120,7 +125,12 @@ fn choose_platform<'a>(
     })
 }
 
-fn read_image(tree: &Tree, descriptor: &Descriptor, host: &HostPlatform) -> Result<ContainerImage, ImageError> {
+/// The image of a manifest, which is held against its digest as its configuration is.
+pub(super) fn read_image(
+    tree: &Tree,
+    descriptor: &Descriptor,
+    host: &HostPlatform,
+) -> Result<ContainerImage, ImageError> {
     let path = || tree.path().to_owned();
     let known = matches!(descriptor.media_type.as_str(), "" | OCI_MANIFEST | DOCKER_MANIFEST);
     if !known {
@@ -172,6 +182,6 @@ fn read_blob(tree: &Tree, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError
     Ok(bytes)
 }
 
-fn blob_name(digest: &LayerDigest) -> String {
+pub(super) fn blob_name(digest: &LayerDigest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }

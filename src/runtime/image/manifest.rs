@@ -150,6 +150,22 @@ pub struct ImageConfig {
     pub exposed_ports: Vec<String>,
     /// Paths that the image wants to be volumes.
     pub volumes: Vec<String>,
+    /// Docker's addition to the specification.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<ImageHealthcheck>,
+}
+
+/// How an image wants to be probed (docker image specification 1.2, "Healthcheck"). Times are nanoseconds, and as the
+/// retries 0 where nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageHealthcheck {
+    /// Empty: as the image it was built from; `["NONE"]`: no probe; `["CMD", …]`: a command; `["CMD-SHELL", text]`.
+    pub test: Vec<String>,
+    pub interval: u64,
+    pub timeout: u64,
+    pub start_period: u64,
+    pub retries: u64,
 }
 
 /// [`ImageConfig`] as it is written: everything may be absent or null, and sets are objects. Our own form (lists) is
@@ -166,6 +182,7 @@ struct ConfigDocument {
     labels: Option<BTreeMap<String, String>>,
     exposed_ports: Option<Names>,
     volumes: Option<Names>,
+    healthcheck: Option<ImageHealthcheck>,
 }
 
 #[derive(Deserialize)]
@@ -196,6 +213,7 @@ impl From<ConfigDocument> for ImageConfig {
             labels: document.labels.unwrap_or_default(),
             exposed_ports: document.exposed_ports.map(Vec::from).unwrap_or_default(),
             volumes: document.volumes.map(Vec::from).unwrap_or_default(),
+            healthcheck: document.healthcheck.filter(|check| !check.test.is_empty()),
         }
     }
 }

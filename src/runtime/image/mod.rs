@@ -2,20 +2,26 @@
 //!
 //! [`ImageStore::resolve`] reads documents only and says what an image is; [`ImageStore::unpack`] brings one layer into
 //! the store, verified and published by rename. The tar reader, the unpacker and the JSON documents are usable alone.
-//! Pulling from registries and building are not here yet; how layers become one tree is
-//! [`overlay`](super::overlay)'s.
+//! Images of registries are kept in an OCI layout of the store ([`StoredImage`]), and come and go through
+//! [`registry`]. Building is not here yet; how layers become one tree is [`overlay`](super::overlay)'s.
 
+mod archive;
 mod blob;
 mod cache;
 mod compress;
+mod crew;
 mod digest;
 mod docker;
 mod error;
 mod host;
 mod layout;
+mod library;
 pub mod manifest;
 mod publish;
+mod reference;
+pub mod registry;
 mod store;
+
 pub mod tar;
 mod unpack;
 
@@ -26,11 +32,14 @@ use serde::{Deserialize, Serialize};
 pub use blob::BlobLocation;
 pub use cache::{CachedLayer, LayerCache};
 pub use compress::{Compression, Inflater};
+pub use crew::{LayerBlobs, LayerStream, LocalBlobs};
 pub use digest::{DigestError, HashingReader, LayerDigest};
 pub use error::ImageError;
-pub use manifest::{Descriptor, HostPlatform, ImageConfig, ImageIndex, ImageManifest, Platform};
+pub use library::{BlobWriter, StoredImage};
+pub use manifest::{Descriptor, HostPlatform, ImageConfig, ImageHealthcheck, ImageIndex, ImageManifest, Platform};
+pub use reference::{Reference, ReferenceError};
 pub use store::ImageStore;
-pub use unpack::{UnpackError, UnpackLimits, Unpacked, unpack_layer};
+pub use unpack::{LowerLayers, UnpackError, UnpackLimits, Unpacked, unpack_layer, unpack_layer_over};
 
 /// Where an image comes from. `tag` picks one of several images: a tag, a whole reference, or in layouts a digest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -52,6 +61,10 @@ pub enum ImageOrigin {
     DockerArchive {
         path: PathBuf,
         tag: Option<String>,
+    },
+    /// An image of a registry, as it was last pulled into the store's own layout.
+    Registry {
+        reference: Reference,
     },
 }
 

@@ -16,6 +16,34 @@ use super::{ImageError, LayerDigest};
 /// else made progress.
 const LOCK_ATTEMPTS: usize = 1000;
 
+/// What a layer is called in the store. Content that came from the layers below must not be found by an image that has
+/// the same layer over others: whoever made those could put their files into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LayerName {
+    /// Where nothing below matters: the layer's diff id.
+    pub alone: LayerDigest,
+    /// Where something does: an address of the layer with all below it.
+    pub over: LayerDigest,
+}
+
+/// Whether an unpacked layer would be the same over any others.
+pub(super) enum Dependence {
+    None,
+    LayersBelow,
+}
+
+/// The names of layers by their diff ids, lowest first.
+pub(super) fn layer_names(diff_ids: impl IntoIterator<Item = LayerDigest>) -> Vec<LayerName> {
+    let mut chain = String::new();
+    let mut name = |alone: LayerDigest| {
+        chain.push_str(&alone.hex());
+        let over = LayerDigest::of(chain.as_bytes());
+        chain = over.hex();
+        LayerName { alone, over }
+    };
+    diff_ids.into_iter().map(&mut name).collect()
+}
+
 /// The folders of the store.
 #[derive(Clone, Debug)]
 pub(super) struct StorePaths {
@@ -31,29 +59,42 @@ impl StorePaths {
         self.layers().join(digest.hex())
     }
 
+    pub(super) fn layout(&self) -> PathBuf {
+        self.root.join("layout")
+    }
+
     pub(super) fn cache(&self) -> PathBuf {
         self.root.join("cache")
     }
 
-    /// Makes a layer with `fill`, which gets an empty folder, unless it is there already.
+    /// Where a layer lies, if it is there.
+    pub(super) fn find(&self, name: &LayerName) -> Option<PathBuf> {
+        // The one that was made over just these layers, before the one that is the same over any.
+        [name.over, name.alone].iter().map(|digest| self.layer(digest)).find(|place| place.exists())
+    }
+
+    /// Makes a layer with `fill`, which gets an empty folder and tells what the layer depends on, unless it is there.
     pub(super) fn publish(
         &self,
-        digest: &LayerDigest,
-        fill: impl FnOnce(&Path) -> Result<(), ImageError>,
+        name: &LayerName,
+        fill: impl FnOnce(&Path) -> Result<Dependence, ImageError>,
     ) -> Result<(), ImageError> {
-        let place = self.layer(digest);
-        if place.exists() {
+        if self.find(name).is_some() {
             return Ok(());
         }
+        let digest = &name.alone;
         for folder in [self.layers(), self.root.join("tmp"), self.root.join("locks")] {
             make_private(&self.root, &folder)?;
         }
         let _lock = Lock::acquire(self.root.join("locks").join(digest.hex()))?;
-        if place.exists() {
+        if self.find(name).is_some() {
             return Ok(());
         }
         let aside = Aside::make(self.root.join("tmp").join(digest.hex()))?;
-        fill(&aside.path)?;
+        let place = match fill(&aside.path)? {
+            Dependence::None => self.layer(&name.alone),
+            Dependence::LayersBelow => self.layer(&name.over),
+        };
         let folder = File::open(&aside.path).map_err(store_error(&aside.path, "open"))?;
         syncfs(&folder).map_err(|errno| store_error(&aside.path, "sync")(errno.into()))?;
         std::fs::rename(&aside.path, &place).map_err(store_error(&place, "publish"))?;
@@ -84,13 +125,13 @@ pub(super) fn store_error(path: &Path, doing: &'static str) -> impl FnOnce(io::E
 }
 
 /// A lock on one layer, given back by dropping it or by dying. Waits as long as the holder lives.
-struct Lock {
+pub(super) struct Lock {
     path: PathBuf,
     _file: File,
 }
 
 impl Lock {
-    fn acquire(path: PathBuf) -> Result<Self, ImageError> {
+    pub(super) fn acquire(path: PathBuf) -> Result<Self, ImageError> {
         for _ in 0..LOCK_ATTEMPTS {
             let file = File::options().create(true).truncate(false).write(true).open(&path);
             let file = file.map_err(store_error(&path, "open"))?;

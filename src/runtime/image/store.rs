@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! <root>/                    0700
-//!   layers/sha256/<diff id>/ one unpacked layer, in overlay form; whole or not there
+//!   layers/sha256/<name>/    one unpacked layer, in overlay form, by its diff id or (where what is below it went into
+//!                            it) by an address of its chain; whole or not there
+//!   layout/                  what was pulled, pushed or imported: an OCI image layout that other tools can read
 //!   tmp/<diff id>/           a layer in the making
 //!   locks/<diff id>          held while a layer is made
 //!   cache/<digest>.json      what was read from an archive or the host, with the identity of the files it came from
@@ -20,12 +22,13 @@ use serde::{Deserialize, Serialize};
 
 use super::blob::{ArchiveIndex, FileIdentity, Tree};
 use super::compress::Inflater;
+use super::crew::{Crew, LayerBlobs, MAX_AT_ONCE};
 use super::docker::read_docker_archive;
 use super::host::Skeleton;
 use super::layout::read_layout;
-use super::publish::{StorePaths, make_private};
+use super::publish::{Dependence, LayerName, StorePaths, layer_names, make_private};
 use super::tar::TarReader;
-use super::unpack::{UnpackError, UnpackLimits, unpack_layer};
+use super::unpack::{LowerLayers, UnpackError, UnpackLimits, Unpacked, unpack_layer_over};
 use super::{
     ContainerImage, HashingReader, HostPlatform, ImageConfig, ImageError, ImageLayer, ImageOrigin, LayerCache,
     LayerSource, ResolvedImage,
@@ -39,9 +42,9 @@ const MAX_REMEMBERED: u64 = 8 << 20;
 /// A folder of unpacked layers, shared by everything on the host. Several processes and threads may use it at once.
 #[derive(Clone, Debug)]
 pub struct ImageStore {
-    paths: StorePaths,
+    pub(super) paths: StorePaths,
     host_root: PathBuf,
-    platform: HostPlatform,
+    pub(super) platform: HostPlatform,
     limits: UnpackLimits,
 }
 
@@ -89,43 +92,84 @@ impl ImageStore {
             ImageOrigin::DockerArchive { path, tag } => {
                 self.resolve_archive(origin, path, |tree| read_docker_archive(tree, tag.as_deref(), &self.platform))
             }
+            ImageOrigin::Registry { reference } => {
+                let layout = Tree::Folder(self.paths.layout());
+                Ok(resolved(read_layout(&layout, Some(&reference.to_string()), &self.platform)?))
+            }
         }
     }
 
     /// The layers of `image` that are not in the store, lowest first.
     pub fn missing_layers<'a>(&self, image: &'a ResolvedImage) -> Vec<&'a LayerSource> {
+        let names = names_of(image);
         let mut seen = HashSet::new();
-        let missing = |layer: &&LayerSource| match layer.digest() {
-            Some(digest) => seen.insert(digest) && !self.paths.layer(&digest).exists(),
-            None => false,
+        let missing = |(layer, name): (&'a LayerSource, Option<LayerName>)| {
+            let name = name?;
+            (self.paths.find(&name).is_none() && seen.insert(name.alone)).then_some(layer)
         };
-        image.layers.iter().filter(missing).collect()
+        image.layers.iter().zip(names).filter_map(missing).collect()
     }
 
-    /// Brings one layer into the store: read once, verified, unpacked, published as a whole. Does nothing where it is
-    /// there; waits where somebody else is at it. After an error nothing of the layer is left.
-    pub fn unpack(&self, layer: &LayerSource) -> Result<(), ImageError> {
+    /// Brings the layers of an image into the store from where `source` has them: each read once, verified, unpacked,
+    /// and published as a whole; several at a time. Those that are there are left, and where somebody else is at one,
+    /// it is waited for. After an error nothing is left of the layer that it names.
+    pub fn unpack(&self, image: &ResolvedImage, source: &dyn LayerBlobs) -> Result<(), ImageError> {
+        let crew = Crew::new(self, image);
+        std::thread::scope(|scope| {
+            let workers = image.layers.len().min(MAX_AT_ONCE);
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(|| crew.work(source))).collect();
+            for thread in threads {
+                if let Err(panic) = thread.join() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        });
+        crew.outcome()
+    }
+
+    /// The folders of an image's layers as overlayfs wants them: topmost first, none twice (overlayfs refuses a folder
+    /// that occurs twice; of equal layers the topmost alone decides). Layers must be there; see [`unpack`](Self::unpack).
+    pub fn layer_dirs(&self, image: &ResolvedImage) -> Vec<PathBuf> {
+        let mut seen = HashSet::new();
+        let folders = image.layers.iter().zip(names_of(image)).rev().map(|(layer, name)| self.folder_of(layer, name));
+        folders.filter(|folder| seen.insert(folder.clone())).collect()
+    }
+
+    pub(super) fn folder_of(&self, layer: &LayerSource, name: Option<LayerName>) -> PathBuf {
+        match (layer, name) {
+            (LayerSource::Directory(path), _) => path.clone(),
+            (_, Some(name)) => self.paths.find(&name).unwrap_or_else(|| self.paths.layer(&name.alone)),
+            (LayerSource::Blob(layer), None) => self.paths.layer(&layer.diff_id),
+            (LayerSource::Skeleton(digest), None) => self.paths.layer(digest),
+        }
+    }
+
+    /// One layer, with `lower` below it.
+    pub(super) fn unpack_one(
+        &self,
+        layer: &LayerSource,
+        name: Option<LayerName>,
+        (source, lower): (&dyn LayerBlobs, &dyn LowerLayers),
+    ) -> Result<(), ImageError> {
+        let Some(name) = name else { return Ok(()) };
         match layer {
             LayerSource::Directory(_) => Ok(()),
-            LayerSource::Blob(layer) => {
-                self.paths.publish(&layer.diff_id, |folder| unpack_blob(layer, folder, self.limits))
-            }
-            LayerSource::Skeleton(digest) => self.paths.publish(digest, |folder| {
+            LayerSource::Blob(layer) => self.paths.publish(&name, |folder| {
+                unpack_blob((layer, source), folder, (self.limits, lower)).map(|unpacked| {
+                    match unpacked.depends_on_lower {
+                        true => Dependence::LayersBelow,
+                        false => Dependence::None,
+                    }
+                })
+            }),
+            LayerSource::Skeleton(digest) => self.paths.publish(&name, |folder| {
                 let skeleton = Skeleton::of_host(&self.host_root)?;
                 if skeleton.digest() != *digest {
                     return Err(ImageError::HostChanged);
                 }
-                skeleton.write(folder)
+                skeleton.write(folder).map(|()| Dependence::None)
             }),
         }
-    }
-
-    /// The folders of an image's layers as overlayfs wants them: topmost first, none twice (overlayfs refuses a folder
-    /// that occurs twice; of equal layers the topmost alone decides).
-    pub fn layer_dirs(&self, image: &ResolvedImage) -> Vec<PathBuf> {
-        let mut seen = HashSet::new();
-        let folders = image.layers.iter().rev().map(|layer| layer.path(&self.paths));
-        folders.filter(|folder| seen.insert(folder.clone())).collect()
     }
 
     /// The unpacked layers that the store holds.
@@ -207,10 +251,21 @@ struct Remembered {
     image: ResolvedImage,
 }
 
+/// The names of an image's layers; folders have none.
+pub(super) fn names_of(image: &ResolvedImage) -> Vec<Option<LayerName>> {
+    let mut names = layer_names(image.layers.iter().filter_map(LayerSource::digest)).into_iter();
+    image.layers.iter().map(|layer| layer.digest().and_then(|_| names.next())).collect()
+}
+
 /// One pass over the blob: hash it, inflate, hash again, unpack.
-fn unpack_blob(layer: &ImageLayer, folder: &Path, limits: UnpackLimits) -> Result<(), ImageError> {
+fn unpack_blob(
+    (layer, source): (&ImageLayer, &dyn LayerBlobs),
+    folder: &Path,
+    (limits, lower): (UnpackLimits, &dyn LowerLayers),
+) -> Result<Unpacked, ImageError> {
     let blob = || layer.blob.path.clone();
-    let compressed = BufReader::with_capacity(READ_BUFFER, HashingReader::new(layer.blob.open()?));
+    let mut stream = source.open(layer)?;
+    let compressed = BufReader::with_capacity(READ_BUFFER, HashingReader::new(&mut stream));
     let inflater = Inflater::new(compressed).map_err(|source| match source.kind() {
         std::io::ErrorKind::Unsupported => {
             ImageError::LayerCompression { blob: blob(), compression: source.to_string() }
@@ -219,24 +274,22 @@ fn unpack_blob(layer: &ImageLayer, folder: &Path, limits: UnpackLimits) -> Resul
     })?;
     let root = File::open(folder).map_err(|source| ImageError::Read { path: folder.to_owned(), source })?;
     let mut tar = TarReader::new(HashingReader::new(inflater));
-    let unpacked = unpack_layer(&mut tar, OwnedFd::from(root), limits)
-        .and_then(|_| tar.drain().map_err(UnpackError::Tar))
+    let unpacked = unpack_layer_over(&mut tar, OwnedFd::from(root), limits, lower)
+        .and_then(|unpacked| tar.drain().map(|()| unpacked).map_err(UnpackError::Tar))
         .map_err(|source| ImageError::Unpack { layer: layer.diff_id, blob: blob(), source });
     let (inflater, diff_id) = tar.into_inner().finish_into();
     // A damaged blob is called that, and not by the nonsense that it inflates to.
     verify_blob(layer, inflater)?;
-    unpacked?;
+    let unpacked = unpacked?;
     if diff_id != layer.diff_id {
         return Err(ImageError::DiffId { blob: blob(), expected: layer.diff_id, found: diff_id });
     }
-    Ok(())
+    stream.finished()?;
+    Ok(unpacked)
 }
 
 /// Holds the blob as it is stored against its digest, to its end.
-fn verify_blob(
-    layer: &ImageLayer,
-    inflater: Inflater<BufReader<HashingReader<std::io::Take<File>>>>,
-) -> Result<(), ImageError> {
+fn verify_blob<R: Read>(layer: &ImageLayer, inflater: Inflater<BufReader<HashingReader<R>>>) -> Result<(), ImageError> {
     let Some(expected) = layer.digest else { return Ok(()) };
     let mut compressed = inflater.into_inner().into_inner();
     std::io::copy(&mut compressed, &mut std::io::sink())

@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 use super::LinuxHost;
 use super::bundle::capability_names;
 use super::container::read_bounded;
-use crate::model::{ImageSource, Seccomp, Stack};
+use crate::model::{ImageReference, ImageSource, ImageUse, Seccomp, Stack};
 use crate::plan::{ContainerSpec, Resolved, ResolvedImage, SeccompSpec};
 use crate::reconcile::host::{Doing, HostError};
-use crate::runtime::image::{ImageOrigin, LayerSource, ResolvedImage as RuntimeImage};
+use crate::runtime::image::{ImageOrigin, LocalBlobs, ResolvedImage as RuntimeImage};
 use crate::runtime::seccomp::{LinuxSeccomp, Profile};
 
 /// An image that was resolved in this run.
@@ -31,7 +31,9 @@ impl LinuxHost {
         for container in stack.containers.values() {
             let name = &container.image.written;
             if !resolved.images.contains_key(name) {
-                resolved.images.insert(name.clone(), self.resolve_image(name, &container.image.source)?);
+                resolved
+                    .images
+                    .insert(name.clone(), self.resolve_image(name, (&container.image, &stack.origins.file))?);
             }
             if let Seccomp::File(path) = &container.seccomp {
                 let doing = || format!("read seccomp profile `{}`", path.display());
@@ -46,9 +48,13 @@ impl LinuxHost {
         Ok(resolved)
     }
 
-    fn resolve_image(&self, name: &str, source: &ImageSource) -> Result<ResolvedImage, HostError> {
+    fn resolve_image(&self, name: &str, (used, file): (&ImageUse, &str)) -> Result<ResolvedImage, HostError> {
+        let origin = match origin(&used.source) {
+            Ok(origin) => origin,
+            Err(reference) => self.refer(name, (&reference, used.pull), file)?,
+        };
         let doing = || format!("read image `{name}`");
-        let image = self.images.resolve(&origin(source)).doing(doing)?;
+        let image = self.images.resolve(&origin).doing(doing)?;
         let config = &image.config;
         let resolved = ResolvedImage {
             id: image.id.clone(),
@@ -83,15 +89,12 @@ impl LinuxHost {
 
     pub(super) fn unpack(&self, name: &str) -> Result<(), HostError> {
         let image = self.image_for(name)?;
-        let layers: Vec<&LayerSource> = self.images.missing_layers(&image);
-        // A thread a layer: overlay wants each in a folder of its own, so none waits for another.
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = layers.iter().map(|layer| scope.spawn(|| self.images.unpack(layer))).collect();
-            threads.into_iter().try_for_each(|thread| match thread.join() {
-                Ok(result) => result.doing(|| format!("unpack image `{name}`")),
-                Err(_) => Err(HostError::Said(format!("unpacking image `{name}` ended early"))),
-            })
-        })
+        let reference = self.reference_of(name);
+        match reference {
+            Some(reference) => self.pull_layers(&reference, &image),
+            None => self.images.unpack(&image, &LocalBlobs),
+        }
+        .doing(|| format!("unpack image `{name}`"))
     }
 
     /// A container's filter in the form of the OCI specification; `None` where it is not confined.
@@ -153,14 +156,16 @@ impl LinuxHost {
     }
 }
 
-fn origin(source: &ImageSource) -> ImageOrigin {
-    match source.clone() {
+/// Where an image lies; or its reference, which first has to be told.
+fn origin(source: &ImageSource) -> Result<ImageOrigin, ImageReference> {
+    Ok(match source.clone() {
+        ImageSource::Registry(reference) => return Err(reference),
         ImageSource::Host => ImageOrigin::Host,
         ImageSource::Dir(path) => ImageOrigin::Dir(path),
         ImageSource::OciLayout { path, tag } => ImageOrigin::OciLayout { path, tag },
         ImageSource::OciArchive { path, tag } => ImageOrigin::OciArchive { path, tag },
         ImageSource::DockerArchive { path, tag } => ImageOrigin::DockerArchive { path, tag },
-    }
+    })
 }
 
 /// `SIGTERM`, `TERM` or `15`.

@@ -9,6 +9,7 @@ mod lock;
 mod nat;
 mod network;
 mod observe;
+mod registries;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -27,12 +28,14 @@ use crate::reconcile::actual::{Actual, KernelLimits};
 use crate::reconcile::diff::HostFacts;
 use crate::reconcile::step::{Action, LinksOf};
 use crate::runtime::cgroup::Hierarchies;
-use crate::runtime::image::ImageStore;
+use crate::runtime::image::registry::{RegistryClient, RegistryOptions};
+use crate::runtime::image::{ImageStore, LayerDigest, Reference};
 use crate::runtime::net::{Links, Nft, Sysctls};
 
 pub use exec::{ExecFailure, ExecWish};
 use images::KnownImage;
 pub use lock::{LockError, StackLock};
+pub use registries::Renewal;
 
 /// Where things are on this host; other places in tests.
 #[derive(Clone, Debug)]
@@ -45,6 +48,7 @@ pub struct Roots {
     pub cgroup: String,
     pub sys_fs_cgroup: PathBuf,
     pub etc: PathBuf,
+    pub registry: RegistryOptions,
 }
 
 impl Default for Roots {
@@ -55,6 +59,7 @@ impl Default for Roots {
             cgroup: "stack".into(),
             sys_fs_cgroup: "/sys/fs/cgroup".into(),
             etc: "/etc".into(),
+            registry: RegistryOptions::default(),
         }
     }
 }
@@ -68,6 +73,10 @@ pub struct LinuxHost {
     images: Arc<ImageStore>,
     /// Images that were resolved, by the name that containers use.
     known: Arc<Mutex<BTreeMap<String, KnownImage>>>,
+    /// The references among them, and what they led to.
+    referred: Arc<Mutex<BTreeMap<String, (Reference, LayerDigest)>>>,
+    registries: Arc<RegistryClient>,
+    renewal: Renewal,
     links: Arc<OnceCell<Links>>,
     launcher: Arc<OnceCell<Launcher>>,
     /// Links that wait to be deleted together, each with who waits for it.
@@ -88,6 +97,9 @@ impl LinuxHost {
         let hierarchies = Hierarchies::probe(&roots.sys_fs_cgroup).doing(|| "use control groups")?;
         Ok(LinuxHost {
             images: Arc::new(ImageStore::open(&roots.data)),
+            registries: Arc::new(RegistryClient::new(roots.registry.clone())),
+            referred: Arc::default(),
+            renewal: Renewal::AsWritten,
             roots: Arc::new(roots),
             stack,
             hierarchies: Arc::new(hierarchies),

@@ -1,16 +1,18 @@
 //! Reading tar archives in every dialect that layers come in: v7, ustar with its name prefix, pax (also global
-//! headers and extended attributes), GNU long names and base-256 numbers.
+//! headers and extended attributes), GNU long names, base-256 numbers and sparse files.
 //!
 //! A stream of members comes out, checked for form only. Where members may go in a file system is decided by
-//! `unpack`; GNU sparse members and multi-volume archives are refused by name.
+//! [`unpack`](super::unpack); multi-volume archives are refused by name.
 
 mod header;
 mod pax;
 mod reader;
+mod sparse;
 
 pub use header::{BLOCK, is_gzip, parse_tar_filename, parse_tar_size};
 pub(super) use reader::shown;
 pub use reader::{TarInput, TarReader};
+pub use sparse::SparseMap;
 
 /// What one member is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +50,10 @@ pub struct TarMember {
     /// As written, never empty and without NUL; may be absolute, may contain `..`.
     pub name: Vec<u8>,
     pub kind: TarKind,
-    /// Bytes of content; zero for all but files.
+    /// Bytes of content that the archive holds; zero for all but files.
     pub size: u64,
+    /// Where the content of a sparse file belongs; `None` for all others.
+    pub sparse: Option<SparseMap>,
     /// Permission bits with setuid, setgid and sticky (`07777`).
     pub mode: u32,
     pub uid: u32,
@@ -78,7 +82,7 @@ pub enum TarError {
     ExtensionTooLarge { offset: u64, size: u64, limit: u64 },
     #[error("too many extended headers before the member at byte {offset}")]
     TooManyExtensions { offset: u64 },
-    #[error("member `{name}` is a sparse file, which is not supported yet")]
+    #[error("the map of the sparse member `{name}` is malformed")]
     Sparse { name: String },
     #[error("member `{name}` has the type `{kind}`, which is not supported")]
     Kind { name: String, kind: char },

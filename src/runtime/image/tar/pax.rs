@@ -1,6 +1,7 @@
 //! Pax extended header records: `LENGTH KEY=VALUE\n` (POSIX.1 `pax`, "pax Extended Header").
 
 use super::TarTime;
+use super::sparse::PaxSparse;
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
@@ -14,7 +15,7 @@ pub(super) struct PaxRecords {
     pub gid: Option<u64>,
     pub mtime: Option<TarTime>,
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    pub sparse: bool,
+    pub sparse: Option<PaxSparse>,
 }
 
 impl PaxRecords {
@@ -38,8 +39,10 @@ impl PaxRecords {
             b"uid" => self.uid = optional(given, || decimal(value))?,
             b"gid" => self.gid = optional(given, || decimal(value))?,
             b"mtime" => self.mtime = optional(given, || time(value))?,
-            _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
             _ => {
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    self.sparse.get_or_insert_default().set(key, value)?;
+                }
                 if let Some(attribute) = key.strip_prefix(XATTR) {
                     let attribute = name(attribute)?;
                     self.xattrs.retain(|(existing, _)| *existing != attribute);
@@ -69,11 +72,11 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 }
 
 /// Names with a NUL mean one thing to us and another to the kernel.
-fn name(value: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn name(value: &[u8]) -> Option<Vec<u8>> {
     (!value.is_empty() && !value.contains(&0)).then(|| value.to_vec())
 }
 
-fn decimal(text: &[u8]) -> Option<u64> {
+pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

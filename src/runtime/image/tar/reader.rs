@@ -5,6 +5,7 @@ use std::io::{self, BufReader, Read};
 
 use super::header::{BLOCK, checksum_is_right, number, parse_tar_filename, until_nul};
 use super::pax::PaxRecords;
+use super::sparse::{self, MAX_PIECES, PaxSparse, SparseMap};
 use super::{TarError, TarKind, TarMember, TarTime};
 
 /// Longest GNU long name; the kernel's `PATH_MAX`, and the NUL that GNU tar adds is part of both.
@@ -224,12 +225,11 @@ impl<R: TarInput> TarReader<R> {
     fn member(&mut self, offset: u64, header: &[u8; BLOCK], ext: Extensions) -> Result<TarMember, TarError> {
         let wrong = |field| TarError::Field { offset, field };
         let field = |range: std::ops::Range<usize>, field| number(&header[range]).ok_or(wrong(field));
-        let name = ext.pax.path.or(ext.name).unwrap_or_else(|| parse_tar_filename(header));
+        let mut pax_sparse = ext.pax.sparse;
+        let sparse_name = pax_sparse.as_mut().and_then(|sparse| sparse.name.take());
+        let name = sparse_name.or(ext.pax.path).or(ext.name).unwrap_or_else(|| parse_tar_filename(header));
         if name.is_empty() {
             return Err(wrong("name"));
-        }
-        if ext.pax.sparse || header[156] == b'S' {
-            return Err(TarError::Sparse { name: shown(&name) });
         }
         let target = ext.pax.linkpath.or(ext.link).unwrap_or_else(|| until_nul(&header[157..257]).to_vec());
         let kind = kind(offset, header, &name, target)?;
@@ -239,7 +239,7 @@ impl<R: TarInput> TarReader<R> {
         };
         // The other kinds have no content, whatever the field says: readers that disagree here can be made to
         // see different members in one archive. A directory in the old spelling is a file to those who skip it.
-        let content = if matches!(header[156], 0 | b'0' | b'7') { size } else { 0 };
+        let content = if matches!(header[156], 0 | b'0' | b'7' | b'S') { size } else { 0 };
         let size = if kind == TarKind::File { content } else { 0 };
         let id = |pax: Option<u64>, range, name| -> Result<u32, TarError> {
             let value = pax.map(Ok).unwrap_or_else(|| field(range, name)?.try_into().map_err(|_| wrong(name)))?;
@@ -250,10 +250,32 @@ impl<R: TarInput> TarReader<R> {
             Some(mtime) => mtime,
             None => TarTime { seconds: field(136..148, "mtime")?, nanoseconds: 0 },
         };
+        let is_old = header[156] == b'S';
+        let sparse = match (kind == TarKind::File, is_old, pax_sparse) {
+            (true, true, _) => Some(self.old_sparse(header, size)),
+            (true, false, Some(sparse)) => Some(self.pax_sparse(sparse, size)),
+            _ => None,
+        };
+        let malformed = || TarError::Sparse { name: shown(&name) };
+        let (sparse, size) = match sparse {
+            // A map that cannot be read in full is the archive's end, and not the map's form.
+            Some(Err(error @ (TarError::Truncated { .. } | TarError::Read(_)))) => return Err(error),
+            Some(Err(_)) => return Err(malformed()),
+            Some(Ok(None)) => return Err(malformed()),
+            Some(Ok(Some(map))) => {
+                let stored = map.pieces.iter().map(|(_, bytes)| bytes).sum();
+                (Some(map), stored)
+            }
+            None => {
+                self.begin_content(content);
+                (None, size)
+            }
+        };
         let member = TarMember {
             name,
             kind,
             size,
+            sparse,
             mode: (field(100..108, "mode")? & 0o7777) as u32,
             uid: id(ext.pax.uid, 108..116, "uid")?,
             gid: id(ext.pax.gid, 116..124, "gid")?,
@@ -261,8 +283,67 @@ impl<R: TarInput> TarReader<R> {
             xattrs: ext.pax.xattrs,
             data_offset: self.position,
         };
-        self.begin_content(content);
         Ok(member)
+    }
+
+    /// The map of an old GNU header with the blocks that go on with it, which the size does not count.
+    fn old_sparse(&mut self, header: &[u8; BLOCK], stored: u64) -> Result<Option<SparseMap>, TarError> {
+        let Some((mut pieces, size, mut more)) = sparse::old_header(header) else { return Ok(None) };
+        while more {
+            let Some(block) = self.block()? else { return Err(TarError::Truncated { offset: self.position }) };
+            let Some((further, goes_on)) = sparse::old_extension(&block) else { return Ok(None) };
+            // A block without a piece could go on for ever.
+            if further.is_empty() || pieces.len() > MAX_PIECES {
+                return Ok(None);
+            }
+            pieces.extend(further);
+            more = goes_on;
+        }
+        self.begin_content(stored);
+        Ok(SparseMap::checked(pieces, size, stored))
+    }
+
+    /// The map of pax records; version 1.0 keeps it before the content, as lines of decimals padded to a block.
+    fn pax_sparse(&mut self, mut map: PaxSparse, stored: u64) -> Result<Option<SparseMap>, TarError> {
+        self.begin_content(stored);
+        let Some(size) = map.size else { return Ok(None) };
+        if map.major != Some(1) {
+            return Ok(SparseMap::checked(map.pieces, size, stored));
+        }
+        let (mut wanted, mut value, mut digits) = (None, 0u64, 0);
+        let mut block = [0; BLOCK];
+        while wanted != Some(0) {
+            let mut filled = 0;
+            while filled < BLOCK {
+                match self.read_data(&mut block[filled..])? {
+                    0 => return Ok(None),
+                    read => filled += read,
+                }
+            }
+            for &byte in &block {
+                match byte {
+                    b'0'..=b'9' if digits < 19 => (value, digits) = (value * 10 + u64::from(byte - b'0'), digits + 1),
+                    b'\n' if digits > 0 => {
+                        match &mut wanted {
+                            None if value > MAX_PIECES as u64 => return Ok(None),
+                            None => wanted = Some(2 * value),
+                            Some(left) => {
+                                if map.number(value).is_none() {
+                                    return Ok(None);
+                                }
+                                *left -= 1;
+                            }
+                        }
+                        (value, digits) = (0, 0);
+                    }
+                    _ => return Ok(None),
+                }
+                if wanted == Some(0) {
+                    break;
+                }
+            }
+        }
+        Ok(SparseMap::checked(map.pieces, size, self.remaining))
     }
 
     fn begin_content(&mut self, size: u64) {
@@ -296,7 +377,7 @@ fn kind(offset: u64, header: &[u8; BLOCK], name: &[u8], target: Vec<u8>) -> Resu
     let kind = match header[156] {
         // Before POSIX, a directory was a file whose name ended so.
         0 | b'0' | b'7' if name.ends_with(b"/") => TarKind::Directory,
-        0 | b'0' | b'7' => TarKind::File,
+        0 | b'0' | b'7' | b'S' => TarKind::File,
         b'1' => TarKind::HardLink { target },
         b'2' => TarKind::Symlink { target },
         b'3' => TarKind::CharDevice { major: device(329..337, "devmajor")?, minor: device(337..345, "devminor")? },

@@ -5,21 +5,22 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr, futimens,
-    linkat, lsetxattr, makedev, mkdirat, mknodat, openat, symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr,
+    ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, seek, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
-use super::super::tar::{TarInput, TarKind, TarMember, TarReader, TarTime, shown};
+use super::super::tar::{SparseMap, TarError, TarInput, TarKind, TarMember, TarReader, TarTime, shown};
 use super::directories::{NoDirectory, is_whiteout, make_opaque};
 use super::{AUFS, NOFOLLOW, OPAQUE, Place, UnpackError, Unpacker, WHITEOUT, failed, split, timestamps};
 
-impl Unpacker {
+impl Unpacker<'_> {
     /// The layer's folder itself, whose owner and mode become those of the container's `/`.
     pub(super) fn root(&mut self, place: &Place<'_>) -> Result<(), UnpackError> {
         if place.member.kind != TarKind::Directory {
             return Err(UnpackError::Root { member: shown(&place.member.name) });
         }
+        self.implied.remove(place.path);
         self.times.insert(Vec::new(), place.member.mtime);
         dress_directory(self.directories.root(), place.member)
     }
@@ -30,12 +31,15 @@ impl Unpacker {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
         })?;
-        loop {
-            let read = tar.read_data(&mut self.buffer).map_err(UnpackError::Tar)?;
-            if read == 0 {
-                break;
-            }
-            write_all(&file, &self.buffer[..read]).map_err(failed(member, "write"))?;
+        match &member.sparse {
+            Some(map) => self.sparse_content(tar, member, (&file, map))?,
+            None => loop {
+                let read = tar.read_data(&mut self.buffer).map_err(UnpackError::Tar)?;
+                if read == 0 {
+                    break;
+                }
+                write_all(&file, &self.buffer[..read]).map_err(failed(member, "write"))?;
+            },
         }
         fchown(&file, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)))
             .map_err(failed(member, "set the owner of"))?;
@@ -45,6 +49,28 @@ impl Unpacker {
             tolerate(name, set).map_err(failed(member, "set an extended attribute of"))?;
         }
         futimens(&file, &timestamps(member.mtime)).map_err(failed(member, "set the time of"))
+    }
+
+    fn sparse_content<R: TarInput>(
+        &mut self,
+        tar: &mut TarReader<R>,
+        member: &TarMember,
+        (file, map): (&OwnedFd, &SparseMap),
+    ) -> Result<(), UnpackError> {
+        for &(offset, bytes) in &map.pieces {
+            let (mut at, mut left) = (offset, bytes);
+            while left > 0 {
+                let want = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                let read = tar.read_data(&mut self.buffer[..want]).map_err(UnpackError::Tar)?;
+                if read == 0 {
+                    return Err(UnpackError::Tar(TarError::Truncated { offset: tar.position() }));
+                }
+                seek(file, SeekFrom::Start(at)).map_err(failed(member, "write"))?;
+                write_all(file, &self.buffer[..read]).map_err(failed(member, "write"))?;
+                (at, left) = (at + read as u64, left - read as u64);
+            }
+        }
+        ftruncate(file, map.size).map_err(failed(member, "set the size of"))
     }
 
     /// A directory that is there already keeps what is in it.
@@ -71,6 +97,7 @@ impl Unpacker {
         if opaque {
             make_opaque(directory.as_fd()).map_err(failed(place.member, "make opaque"))?;
         }
+        self.implied.remove(place.path);
         self.times.insert(place.path.to_vec(), place.member.mtime);
         dress_directory(directory.as_fd(), place.member)
     }
@@ -85,12 +112,25 @@ impl Unpacker {
         if place.path == target {
             return Err(absent());
         }
-        let target_parent = self.directories.existing(target_parent).map_err(|errno| match errno {
-            Errno::XDEV | Errno::LOOP => UnpackError::Escape { member: shown(&place.member.name) },
-            _ => absent(),
-        })?;
-        let found = self.directories.stat(&target_parent, target_name).map_err(failed(place.member, "look at"))?;
-        let found = found.filter(|found| !is_whiteout(found)).ok_or_else(absent)?;
+        let beside = match self.directories.existing(target_parent) {
+            Ok(directory) => Some(directory),
+            Err(Errno::XDEV | Errno::LOOP) => return Err(UnpackError::Escape { member: shown(&place.member.name) }),
+            Err(Errno::NOENT) => None,
+            Err(_) => return Err(absent()),
+        };
+        let found = match &beside {
+            Some(directory) => {
+                self.directories.stat(directory, target_name).map_err(failed(place.member, "look at"))?
+            }
+            None => None,
+        };
+        let (target_parent, found) = match (beside, found) {
+            (Some(directory), Some(found)) => (directory, found),
+            _ => self.copy_up(place, target)?.ok_or_else(absent)?,
+        };
+        if is_whiteout(&found) {
+            return Err(absent());
+        }
         if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
             let (member, target) = names();
             return Err(UnpackError::HardLinkToDirectory { member, target });
@@ -161,12 +201,18 @@ impl Unpacker {
     }
 
     fn parent(&mut self, place: &Place<'_>) -> Result<Rc<OwnedFd>, UnpackError> {
-        let times = &mut self.times;
+        self.folder(place, place.parent)
+    }
+
+    /// The directory at `path`, made where it is missing.
+    pub(super) fn folder(&mut self, place: &Place<'_>, path: &[u8]) -> Result<Rc<OwnedFd>, UnpackError> {
+        let (times, implied) = (&mut self.times, &mut self.implied);
         let mut made = |path: &[u8]| {
             times.insert(path.to_vec(), TarTime::default());
+            implied.insert(path.to_vec());
         };
         let member = || shown(&place.member.name);
-        self.directories.ensure(place.parent, &mut made).map_err(|error| match error {
+        self.directories.ensure(path, &mut made).map_err(|error| match error {
             NoDirectory::Escape => UnpackError::Escape { member: member() },
             NoDirectory::NotADirectory { path } => UnpackError::Parent { member: member(), parent: shown(&path) },
             NoDirectory::Failed(errno) => failed(place.member, "open the directory of")(errno),
@@ -220,7 +266,7 @@ fn tolerate(name: &[u8], set: Result<(), Errno>) -> Result<(), Errno> {
     }
 }
 
-fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
+pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(file, bytes) {
             Ok(0) => return Err(Errno::IO),

@@ -7,9 +7,10 @@
 //! by name, through a symbolic link or by hard link, is refused by name.
 
 mod directories;
+mod lower;
 mod member;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, Timespec, Timestamps, futimens};
@@ -17,6 +18,7 @@ use rustix::io::Errno;
 
 use super::tar::{TarError, TarInput, TarKind, TarMember, TarReader, TarTime, shown};
 use directories::Directories;
+pub use lower::LowerLayers;
 
 /// What one layer may take.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +41,8 @@ impl Default for UnpackLimits {
 pub struct Unpacked {
     pub members: u64,
     pub bytes: u64,
+    /// Something of the layers below went into it: over others it would come out differently.
+    pub depends_on_lower: bool,
 }
 
 /// Why a layer cannot be unpacked.
@@ -56,8 +60,10 @@ pub enum UnpackError {
     Escape { member: String },
     #[error("member `{member}` lies below `{parent}`, which is not a directory")]
     Parent { member: String, parent: String },
-    #[error("member `{member}` is a hard link to `{target}`, which this layer does not hold")]
+    #[error("member `{member}` is a hard link to `{target}`, which this layer does not hold, nor one below it")]
     HardLink { member: String, target: String },
+    #[error("the layer needs those below it, and they are not there")]
+    NoLower,
     #[error("member `{member}` is a hard link to the directory `{target}`")]
     HardLinkToDirectory { member: String, target: String },
     #[error("member `{member}` is not a valid whiteout")]
@@ -75,16 +81,29 @@ pub enum UnpackError {
     },
 }
 
-/// Unpacks every member into `root`, an empty directory. On an error, what was unpacked so far stays.
+/// Unpacks every member into `root`, an empty directory, as a layer with nothing below it. On an error, what was
+/// unpacked so far stays.
 pub fn unpack_layer<R: TarInput>(
     tar: &mut TarReader<R>,
     root: OwnedFd,
     limits: UnpackLimits,
 ) -> Result<Unpacked, UnpackError> {
-    let mut unpacker = Unpacker::new(root, limits);
+    unpack_layer_over(tar, root, limits, &Vec::new())
+}
+
+/// Unpacks as [`unpack_layer`] does, over other layers: hard links may name their files, which are then copied up, and
+/// directories that the archive implies but does not hold have the owner and mode that they have below.
+pub fn unpack_layer_over<R: TarInput>(
+    tar: &mut TarReader<R>,
+    root: OwnedFd,
+    limits: UnpackLimits,
+    lower: &dyn LowerLayers,
+) -> Result<Unpacked, UnpackError> {
+    let mut unpacker = Unpacker::new(root, limits, lower);
     while let Some(member) = tar.next_member().map_err(UnpackError::Tar)? {
         unpacker.unpack(tar, &member)?;
     }
+    unpacker.dress_implied()?;
     unpacker.set_directory_times();
     Ok(unpacker.done)
 }
@@ -96,12 +115,15 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Marks of aufs, which only that file system understands.
 const AUFS: &[u8] = b".wh..wh.";
 
-struct Unpacker {
+struct Unpacker<'l> {
     directories: Directories,
     limits: UnpackLimits,
     done: Unpacked,
     /// Making an object in a directory changes the directory's time, so these are set last.
     times: HashMap<Vec<u8>, TarTime>,
+    /// Directories that were made for what is in them, and whose own member has not come.
+    implied: HashSet<Vec<u8>>,
+    lower: &'l dyn LowerLayers,
     buffer: Vec<u8>,
 }
 
@@ -114,10 +136,12 @@ struct Place<'a> {
     name: &'a [u8],
 }
 
-impl Unpacker {
-    fn new(root: OwnedFd, limits: UnpackLimits) -> Self {
-        let (done, times) = (Unpacked::default(), HashMap::new());
-        Self { directories: Directories::new(root), limits, done, times, buffer: vec![0; COPY_BUFFER] }
+impl<'l> Unpacker<'l> {
+    fn new(root: OwnedFd, limits: UnpackLimits, lower: &'l dyn LowerLayers) -> Self {
+        let (done, times, buffer) = (Unpacked::default(), HashMap::new(), vec![0; COPY_BUFFER]);
+        // Many archives do not hold their root.
+        let implied = HashSet::from([Vec::new()]);
+        Self { directories: Directories::new(root), limits, done, times, implied, lower, buffer }
     }
 
     fn unpack<R: TarInput>(&mut self, tar: &mut TarReader<R>, member: &TarMember) -> Result<(), UnpackError> {
