@@ -107,13 +107,9 @@ impl HealthCheck {
         }
     }
 
-    /// Takes new settings for the container that goes on running. What it has reached, it keeps.
+    /// Takes new settings of the same probe for the container that goes on running. What it has reached, it keeps.
     pub fn reconfigure(&mut self, settings: Health, now: Instant) {
-        let probes_another_way = settings.probe != self.settings.probe;
         self.settings = settings;
-        if probes_another_way {
-            self.failures = 0;
-        }
         if self.due.is_some() {
             self.due = Some(self.next(now));
         }

@@ -328,11 +328,12 @@ impl Monitor<'_> {
     fn reconfigure_health(&mut self, run: &mut Run) {
         let now = Instant::now();
         match (&mut run.health, self.launcher.spec.health.clone()) {
-            (Some(check), Some(new)) if *check.settings() != new => check.reconfigure(new, now),
-            (Some(_), Some(_)) => return,
-            (none, new) => {
+            (Some(check), Some(new)) if *check.settings() == new => return,
+            (Some(check), Some(new)) if check.settings().probe == new.probe => check.reconfigure(new, now),
+            // What another probe has found says nothing of what this one will find.
+            (check, new) => {
                 run.probe = None;
-                *none = new.map(|health| HealthCheck::start(health, now));
+                *check = new.map(|health| HealthCheck::start(health, now));
             }
         }
         self.status.health = run.health.as_ref().map_or(HealthState::None, HealthCheck::state);
