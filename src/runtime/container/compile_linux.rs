@@ -159,7 +159,8 @@ pub fn devices(ops: &mut Vec<SetupOp>, linux: &OciLinuxConfig, in_user_namespace
     Ok(())
 }
 
-fn is_default(device: &OciDevice) -> bool {
+/// Whether every container has it.
+pub fn is_default(device: &OciDevice) -> bool {
     // The multiplexer is a link to the container's own.
     if device.path == "/dev/ptmx" {
         return true;

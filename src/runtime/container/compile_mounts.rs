@@ -59,6 +59,10 @@ pub fn compile(
         let place = format!("mounts[{index}]");
         let options = sort_options(&mount.options)
             .map_err(|option| CompileError::unsupported(format!("{place}.options `{}`", option.0)))?;
+        // Elsewhere the host's mounts are private by then: there is nothing to hear of.
+        if detachment.is_none() && options.propagation.iter().any(|(flag, _)| *flag != libc::MS_PRIVATE) {
+            return Err(CompileError::unsupported(format!("{place}.options, propagation")));
+        }
         if !mount.uid_mappings.is_empty() {
             return Err(CompileError::unsupported(format!("{place}.uidMappings")));
         }

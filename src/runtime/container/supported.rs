@@ -3,6 +3,7 @@
 use crate::runtime::oci::{OciConfig, OciLinuxConfig, OciNamespaceKind, OciProcess, OciRootfsPropagation};
 
 use super::compile::CompileError;
+use super::compile_linux::is_default;
 use super::detached::Detachment;
 use super::surroundings::Surroundings;
 
@@ -79,6 +80,11 @@ fn check_linux(linux: &OciLinuxConfig, detachment: Option<&Detachment>) -> Resul
     refuse_if(!linux.net_devices.is_empty(), "linux.netDevices")?;
     refuse_if(linux.intel_rdt.is_some(), "linux.intelRdt")?;
     refuse_if(linux.mount_label.as_ref().is_some_and(|label| !label.is_empty()), "linux.mountLabel")?;
+    for (index, device) in linux.devices.iter().enumerate() {
+        // Those that are there anyway may be named.
+        let refused = detachment.is_none() && !is_default(device);
+        refuse_if(refused, &format!("linux.devices[{index}]"))?;
+    }
     let private =
         matches!(linux.rootfs_propagation, None | Some(OciRootfsPropagation::Private | OciRootfsPropagation::Rprivate));
     refuse_if(detachment.is_none() && !private, "linux.rootfsPropagation")

@@ -72,19 +72,13 @@ fn a_small_configuration_becomes_these_steps() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
-    let cases: [(&str, &str, &str, &str); 17] = [
+    let cases: [(&str, &str, &str, &str); 11] = [
         (r#","hooks":{"poststop":[{"path":"/x"}]}"#, "", "", "hooks"),
         ("", r#","terminal":true"#, "", "process.terminal"),
         ("", r#","apparmorProfile":"x""#, "", "process.apparmorProfile"),
         ("", r#","selinuxLabel":"x""#, "", "process.selinuxLabel"),
-        ("", r#","scheduler":{"policy":"SCHED_FIFO"}"#, "", "process.scheduler"),
-        ("", r#","ioPriority":{"class":"IOPRIO_CLASS_RT"}"#, "", "process.ioPriority"),
-        ("", "", r#","uidMappings":[{"containerID":0,"hostID":1,"size":1}]"#, "linux.uidMappings"),
-        ("", "", r#","timeOffsets":{"monotonic":{"secs":1}}"#, "linux.timeOffsets"),
         ("", "", r#","netDevices":{"eth9":{}}"#, "linux.netDevices"),
         ("", "", r#","intelRdt":{}"#, "linux.intelRdt"),
-        ("", "", r#","memoryPolicy":{"mode":"MPOL_BIND"}"#, "linux.memoryPolicy"),
-        ("", "", r#","personality":{"domain":"LINUX32"}"#, "linux.personality"),
         ("", "", r#","rootfsPropagation":"shared""#, "linux.rootfsPropagation"),
         ("", "", r#","devices":[{"type":"c","path":"/dev/fuse","major":10,"minor":229}]"#, "linux.devices[0]"),
         ("", "", r#","resources":{"devices":[{"allow":false}]}"#, "linux.resources.devices"),
@@ -94,6 +88,17 @@ fn what_is_not_supported_is_refused_by_name() {
     for (more, process, linux, name) in cases {
         let text = refusal(&config(more, process, linux));
         assert!(text.contains(name) && text.ends_with("not supported yet"), "{name}: {text}");
+    }
+}
+
+#[test]
+fn mappings_and_offsets_need_their_namespaces() {
+    for (linux, name) in [
+        (r#","uidMappings":[{"containerID":0,"hostID":1,"size":1}]"#, "`user` namespace"),
+        (r#","timeOffsets":{"monotonic":{"secs":1}}"#, "`time` namespace"),
+    ] {
+        let text = refusal(&config("", "", linux));
+        assert!(text.contains(name), "{name}: {text}");
     }
 }
 
