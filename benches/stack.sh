@@ -9,16 +9,15 @@ cd "$(dirname "$0")/.."
 STACK=${STACK:-$(ls -t target/*/release/stack target/release/stack 2>/dev/null | head -1)}
 STACK=$(realpath "$STACK")
 ROUNDS=${ROUNDS:-7}
-work=$(mktemp -d /var/tmp/stack-bench.XXXXXX)
+work=${WORK:-$(mktemp -d /var/tmp/stack-bench.XXXXXX)}
 export STACK_DATA_DIR="$work/data" STACK_RUN_DIR="$work/run/stack" STACK_CGROUP="stack-bench-$$"
-mkdir "$work/run"
-
 if [ "${INSIDE:-}" != yes ]; then
     status=0
-    unshare --mount --net --propagation private env INSIDE=yes STACK="$STACK" ROUNDS="$ROUNDS" sh "$0" "$@" || status=$?
+    unshare --mount --net --propagation private env INSIDE=yes WORK="$work" STACK="$STACK" ROUNDS="$ROUNDS" sh "$0" "$@" || status=$?
     rm -rf "$work"
     exit $status
 fi
+mkdir "$work/run"
 mount -t tmpfs run "$work/run"
 ip link set lo up
 
@@ -57,7 +56,6 @@ median() { sort -n | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'; }
 
 printf 'load %s, kernel %s, %s rounds\n' "$(cut -d' ' -f1 /proc/loadavg)" "$(uname -r)" "$ROUNDS"
 printf '%-12s %10s %10s %10s %12s %10s   ms, medians\n' containers up no-op diff 'one change' down
-for n in "${@:-10}"; do :; done
 [ $# -gt 0 ] || set -- 10 30
 for n in "$@"; do
     file "$n" one >"$work/one.toml"
@@ -72,9 +70,8 @@ for n in "$@"; do
         timed "$STACK" up "$work/two.toml" >>"$out/change"
         if [ "$round" -eq "$ROUNDS" ]; then
             sleep 1
-            pss=$(for pid in $(pgrep -f "^(stack-monitor|init)" -d ' '); do
-                grep -qs "$work\|^init" /proc/"$pid"/cmdline 2>/dev/null && awk '/^Pss:/ {print $2}' /proc/"$pid"/smaps_rollup 2>/dev/null
-            done | awk '{s+=$1} END {print s}')
+            pss=$("$STACK" ps -f "$work/two.toml" --json | grep -oE '"(pid|monitor)": [0-9]+' | grep -oE '[0-9]+' |
+                while read -r pid; do awk '/^Pss:/ {print $2}' "/proc/$pid/smaps_rollup"; done | awk '{s += $1} END {print s}')
         fi
         timed "$STACK" down "$work/two.toml" >>"$out/down"
         round=$((round + 1))
