@@ -1,7 +1,6 @@
 //! Ring 4: what is printed, and the exit status, of every command in a cleared environment. The expected texts are
 //! `command_line/NAME.txt`; `UPDATE_EXPECTED=1 cargo test --test command_line` writes them anew.
 
-#[allow(dead_code, reason = "each test file uses its own part of the sandbox")]
 #[path = "support/sandbox.rs"]
 mod sandbox;
 

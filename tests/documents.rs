@@ -2,7 +2,6 @@
 
 #[path = "support/image.rs"]
 mod image;
-#[allow(dead_code, reason = "each test file uses its own part of the sandbox")]
 #[path = "support/sandbox.rs"]
 mod sandbox;
 

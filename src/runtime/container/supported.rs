@@ -71,7 +71,7 @@ fn check_namespaces(
 
 fn check_linux(linux: &OciLinuxConfig, detachment: Option<&Detachment>) -> Result<(), CompileError> {
     let new = |kind| linux.namespace(kind).is_some_and(|namespace| namespace.path.is_none());
-    if !new(OciNamespaceKind::User) && !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {
+    if !(new(OciNamespaceKind::User) || linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {
         return Err(CompileError::invalid("linux.uidMappings", "needs a new `user` namespace"));
     }
     if !new(OciNamespaceKind::Time) && !linux.time_offsets.is_empty() {

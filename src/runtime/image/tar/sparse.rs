@@ -85,18 +85,21 @@ impl PaxSparse {
     }
 }
 
+/// Where stored bytes lie in the file, and how many.
+type Piece = (u64, u64);
+
 /// The map of an old GNU header: four pieces in it, and whether blocks with more follow.
-pub(super) fn old_header(header: &[u8; BLOCK]) -> Option<(Vec<(u64, u64)>, u64, bool)> {
+pub(super) fn old_header(header: &[u8; BLOCK]) -> Option<(Vec<Piece>, u64, bool)> {
     let size = u64::try_from(number(&header[483..495])?).ok()?;
     Some((pieces(&header[386..482])?, size, header[482] != 0))
 }
 
 /// The map of a block that follows an old GNU header: twenty-one pieces, and whether another follows.
-pub(super) fn old_extension(block: &[u8; BLOCK]) -> Option<(Vec<(u64, u64)>, bool)> {
+pub(super) fn old_extension(block: &[u8; BLOCK]) -> Option<(Vec<Piece>, bool)> {
     Some((pieces(&block[..504])?, block[504] != 0))
 }
 
-fn pieces(fields: &[u8]) -> Option<Vec<(u64, u64)>> {
+fn pieces(fields: &[u8]) -> Option<Vec<Piece>> {
     let mut pieces = Vec::new();
     for field in fields.chunks_exact(24) {
         if field[0] == 0 {
