@@ -19,9 +19,9 @@ pub struct Registry {
 impl Registry {
     /// `extra` goes into its configuration.
     pub fn start(extra: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
         // Between the look and the start another one may take the port: then the start is tried again.
         for _ in 0..5 {
+            let folder = tempfile::tempdir().unwrap();
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let config = format!(
                 "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp:\n  addr: {address}\n{extra}",
