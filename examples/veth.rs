@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Sysctls::default().enable_bridge_switches("front")?;
     let port =
         NatPortMapping { bind: NatBind::Loopback, host_port: 8080, protocol: NatProtocol::Tcp, target: (WEB, 80) };
-    let nat = NatTable { bridges: vec![NatBridge::of("front", &bridge)], mappings: vec![port] };
+    let nat = NatTable { bridges: vec![NatBridge::of("front", &bridge)], mappings: vec![port], services: vec![] };
     Nft::open()?.replace_table("demo", &nat.ruleset(), "demo")?;
     go.send(bridge.address.addr())?;
     number.recv()?;

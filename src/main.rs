@@ -5,5 +5,11 @@ fn main() -> std::process::ExitCode {
     if arguments.peek().is_some_and(stack::monitor::is_monitor) {
         return stack::monitor::main(arguments);
     }
+    if arguments.peek().is_some_and(stack::monitor::is_helper) {
+        return match stack::monitor::helper_arguments(arguments) {
+            Some((bundle, leaves, netns)) => stack::reconcile::turn(&bundle, leaves, netns),
+            None => std::process::ExitCode::from(64),
+        };
+    }
     stack::cli::run()
 }

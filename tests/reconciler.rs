@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use proptest::prelude::*;
 use stack::file::{self, Files, HostFiles, Surroundings};
 use stack::model::{Condition, Limits, Name, Stack};
-use stack::plan::{DesiredContainer, DesiredNat, Kind, Label, Resolved, ResolvedImage, digest_of};
+use stack::plan::{
+    DesiredContainer, DesiredNat, Kind, Label, Resolved, ResolvedImage, digest_of, generations, slot_of,
+};
 use stack::reconcile::{
     Action, Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Event, HealthState,
-    Host, HostError, HostFacts, KernelLimits, Phase, RunFacts, StoredContainer, Verb, Volumes, Wish, hosts_text, look,
+    Host, HostError, HostFacts, KernelLimits, Phase, Roll, RunFacts, Step, StoredContainer, Verb, Volumes, Wish, hosts_text, look,
     travel,
 };
 
@@ -23,6 +25,12 @@ struct FakeHost {
     touched: RefCell<BTreeSet<String>>,
     stack: Name,
     images: RefCell<BTreeSet<String>>,
+    /// Places whose new instances do not get well.
+    sick: RefCell<BTreeSet<String>>,
+    /// Places whose ports led to nobody while somebody was there.
+    misled: RefCell<BTreeSet<String>>,
+    /// Places of which no instance ran at some moment, although one had.
+    down: RefCell<BTreeSet<String>>,
 }
 
 impl FakeHost {
@@ -33,6 +41,9 @@ impl FakeHost {
             touched: RefCell::default(),
             stack: stack.clone(),
             images: RefCell::default(),
+            sick: RefCell::default(),
+            misled: RefCell::default(),
+            down: RefCell::default(),
         }
     }
 
@@ -114,11 +125,59 @@ impl FakeHost {
         }
         self.touched.borrow_mut().insert(name.into());
         self.change(name, |c| c.phase = Phase::Leftover)?;
+        let names = generations(slot_of(name));
+        let runs = |name: &String| self.world.borrow().containers.get(name).is_some_and(|c| c.phase == Phase::Running);
+        if !names.iter().any(runs) {
+            self.down.borrow_mut().insert(slot_of(name).into());
+        }
         self.change(name, |c| c.label = None)?;
         self.change(name, |c| c.links.clear())?;
         self.step()?;
         self.world.borrow_mut().containers.remove(name);
         Ok(())
+    }
+
+    fn roll(&self, roll: &Roll) -> Result<(), HostError> {
+        let (new, old) = (&roll.desired.instance, &roll.old);
+        let digest = roll.desired.digest();
+        let made = self.world.borrow().containers.get(new).is_some_and(|held| {
+            held.phase == Phase::Running && held.label.as_ref().is_some_and(|label| label.digest == digest)
+        });
+        if !made {
+            self.remove(new)?;
+            self.create(&roll.desired)?;
+        }
+        self.step()?;
+        if self.sick.borrow().contains(slot_of(new)) {
+            self.remove(new)?;
+            return Err(HostError::Said(format!("`{new}` is unhealthy")));
+        }
+        if let Some(nat) = &roll.nat {
+            self.step()?;
+            let told = self.world.borrow().nat.as_ref().and_then(|held| held.told.clone()).expect("it was told");
+            let told = told.moved(old, new, nat);
+            let parts = self.nat_parts(&told);
+            let mut world = self.world.borrow_mut();
+            let held = world.nat.as_mut().expect("the table comes before");
+            (held.told, held.parts) = (Some(told), parts);
+            drop(world);
+            self.look_at_targets();
+        }
+        self.remove(old)
+    }
+
+    /// A port that led to a container which runs never leads to one that does not while there is a choice.
+    fn look_at_targets(&self) {
+        let world = self.world.borrow();
+        let Some(told) = world.nat.as_ref().and_then(|nat| nat.told.as_ref()) else { return };
+        let runs = |name: &str| world.containers.get(name).is_some_and(|held| held.phase == Phase::Running);
+        for target in &told.ports {
+            let others = generations(slot_of(&target.instance));
+            let choice = others.iter().any(|name| runs(name));
+            if choice && !runs(&target.instance) {
+                self.misled.borrow_mut().insert(slot_of(&target.instance).to_string());
+            }
+        }
     }
 
     fn bridge(&self, name: &str, wanted: &stack::plan::DesiredBridge) -> Result<(), HostError> {
@@ -128,6 +187,7 @@ impl FakeHost {
             up: false,
             mtu: 1500,
             address: None,
+            services: BTreeSet::new(),
             local_routes: false,
         };
         self.step()?;
@@ -138,6 +198,7 @@ impl FakeHost {
             Ok::<_, HostError>(())
         };
         set(&|bridge| bridge.address = Some(wanted.gateway))?;
+        set(&|bridge| bridge.services = wanted.services.clone())?;
         set(&|bridge| bridge.mtu = wanted.mtu)?;
         set(&|bridge| bridge.up = true)?;
         set(&|bridge| bridge.local_routes = true)?;
@@ -158,13 +219,24 @@ impl HostFacts for FakeHost {
     }
 
     fn nat_parts(&self, nat: &DesiredNat) -> BTreeMap<String, String> {
-        let ports = nat.ports.iter().map(|target| {
+        let mut parts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for target in &nat.ports {
             let port = &target.port;
             let key = format!("port {}:{}/{}", port.bind, port.host_port, port.protocol);
-            (key, format!("{}:{}", target.address, port.container_port))
-        });
-        let rules = nat.bridges.iter().map(|(name, bridge)| (format!("rule {name}"), bridge.gateway.to_string()));
-        ports.chain(rules).collect()
+            parts.entry(key).or_default().push(format!("{}:{}", target.address, port.container_port));
+        }
+        for service in &nat.services {
+            let key = format!("service {} on {}", service.address, service.bridge);
+            parts.entry(key).or_default().push(service.target.to_string());
+        }
+        for (name, bridge) in &nat.bridges {
+            parts.insert(format!("rule {name}"), vec![bridge.gateway.to_string()]);
+        }
+        let join = |(key, mut targets): (String, Vec<String>)| {
+            targets.sort();
+            (key, targets.join(", "))
+        };
+        parts.into_iter().map(join).collect()
     }
 }
 
@@ -234,7 +306,9 @@ impl Host for FakeHost {
             Action::WriteNat(nat) => {
                 let parts = self.nat_parts(nat);
                 let label = Some(self.label(Kind::Nat, "", digest_of(&parts)));
-                world.nat = Some(ActualNat { label, parts });
+                world.nat = Some(ActualNat { label, parts, told: Some(nat.clone()) });
+                drop(world);
+                self.look_at_targets();
             }
             Action::RemoveNat => world.nat = None,
             Action::CreateContainer(wanted) => {
@@ -245,6 +319,10 @@ impl Host for FakeHost {
                 drop(world);
                 self.remove(&wanted.instance)?;
                 return self.create(wanted);
+            }
+            Action::RollContainer(roll) => {
+                drop(world);
+                return self.roll(roll);
             }
             Action::AdjustContainer(adjust) => {
                 drop(world);
@@ -293,6 +371,11 @@ fn go(host: &FakeHost, wish: &Wish) -> (usize, Vec<(Verb, String)>) {
     })
 }
 
+fn plan_of(host: &FakeHost, wish: &Wish) -> Vec<Step> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(look(host, wish)).expect("looking never fails here").plan.steps
+}
+
 /// A stack file as a person might write it, small enough that two of them often share names.
 #[derive(Clone, Debug)]
 struct Draft {
@@ -311,6 +394,8 @@ struct ContainerDraft {
     memory: u8,
     replicas: u8,
     port: bool,
+    /// Written as `update`, if at all.
+    update: Option<bool>,
     after: Vec<bool>,
 }
 
@@ -325,10 +410,17 @@ fn draft() -> impl Strategy<Value = Draft> {
                 proptest::option::of(any::<bool>()),
                 any::<bool>(),
             ),
-            (0u8..3, 0u8..3, 1u8..4, any::<bool>(), proptest::collection::vec(any::<bool>(), 5)),
+            (
+                0u8..3,
+                0u8..3,
+                1u8..4,
+                any::<bool>(),
+                proptest::option::of(any::<bool>()),
+                proptest::collection::vec(any::<bool>(), 5),
+            ),
         )
-            .prop_map(|((name, bridges, branch, volume), (env, memory, replicas, port, after))| {
-                ContainerDraft { name, bridges, branch, volume, env, memory, replicas, port, after }
+            .prop_map(|((name, bridges, branch, volume), (env, memory, replicas, port, update, after))| {
+                ContainerDraft { name, bridges, branch, volume, env, memory, replicas, port, update, after }
             });
     (bridges, branches, proptest::collection::vec(container, 1..5)).prop_map(|(bridges, branches, containers)| Draft {
         bridges,
@@ -383,9 +475,12 @@ impl ContainerDraft {
         text += &format!("bridge = [{}]\n", bridges.join(", "));
         text += &format!("memory = \"{}MiB\"\n", 64 << self.memory);
         let with_port = self.port && !bridges.is_empty();
-        match with_port {
-            true => text += &format!("port = [\"{}:80\"]\n", 8000 + self.name),
-            false => text += &format!("replicas = {}\n", self.replicas),
+        if with_port {
+            text += &format!("port = [\"{}:80\"]\n", 8000 + self.name);
+        }
+        text += &format!("replicas = {}\nparallel = {}\n", self.replicas, 1 + self.env % 2);
+        if let Some(start_first) = self.update {
+            text += &format!("update = \"{}\"\n", if start_first { "start-first" } else { "stop-first" });
         }
         if let Some(branch) = self.branch.and_then(|second| draft.branches.keys().nth(usize::from(second))) {
             text += &format!("cgroup = \"{branch}\"\n");
@@ -431,10 +526,45 @@ proptest! {
         let (left, planned) = go(&host, &Wish::Stack(&to));
         prop_assert_eq!(left, 0);
         for name in host.touched.borrow().iter() {
-            let resource = format!("container {name}");
-            let named = planned.iter().any(|(verb, planned)| *planned == resource && *verb != Verb::Live);
+            let named = planned.iter().any(|(verb, planned)| {
+                let is_it = [name, slot_of(name)].iter().any(|name| *planned == format!("container {name}"));
+                is_it && *verb != Verb::Live
+            });
             prop_assert!(named, "{} was touched and the plan did not say so", name);
         }
+    }
+
+    #[test]
+    fn nobody_is_down_of_whom_the_plan_says_that_nothing_is_noticed(from in draft(), to in draft()) {
+        let (from, to) = (from.stack(), to.stack());
+        let host = host_with(&from);
+        host.down.borrow_mut().clear();
+        host.misled.borrow_mut().clear();
+        let steps = plan_of(&host, &Wish::Stack(&to));
+        go(&host, &Wish::Stack(&to));
+        prop_assert!(host.misled.borrow().is_empty(), "{:?} led to nobody", host.misled.borrow());
+        for slot in host.down.borrow().iter() {
+            let said = steps.iter().any(|step| {
+                slot_of(&step.resource.name) == slot && (step.interruption.is_some() || step.verb == Verb::Destroy)
+            });
+            prop_assert!(said, "{} was down and the plan did not say so", slot);
+        }
+    }
+
+    #[test]
+    fn a_new_one_that_does_not_get_well_leaves_the_old_one_serving(from in draft(), to in draft()) {
+        let (from, to) = (from.stack(), to.stack());
+        let host = host_with(&from);
+        host.down.borrow_mut().clear();
+        let steps = plan_of(&host, &Wish::Stack(&to));
+        let rolled: BTreeSet<String> =
+            steps.iter().filter(|step| step.order.is_some()).map(|step| step.resource.name.clone()).collect();
+        host.sick.borrow_mut().extend(rolled.iter().cloned());
+        go(&host, &Wish::Stack(&to));
+        prop_assert!(host.down.borrow().is_disjoint(&rolled), "{:?}", host.down.borrow());
+        host.sick.borrow_mut().clear();
+        let (left, _) = go(&host, &Wish::Stack(&to));
+        prop_assert_eq!(left, 0, "the next run goes on");
     }
 
     #[test]

@@ -69,9 +69,22 @@ fn step_lines(step: &Step, width: usize, out: &mut String) {
     if let Some(interruption) = &step.interruption {
         let _ = writeln!(out, "      {}", paint(WARN, interruption));
     }
+    if let Some(order) = &step.order {
+        let _ = writeln!(out, "      {order}");
+    }
+    if !step.dependents.is_empty() {
+        let _ = writeln!(out, "      {}", paint(DIM, format!("{} after it, not touched", started(&step.dependents))));
+    }
     for (instance, condition) in &step.until {
         let word = format!("{condition:?}").to_lowercase();
         let _ = writeln!(out, "      {}", paint(DIM, format!("waits until {instance} is {word}")));
+    }
+}
+
+fn started(names: &[String]) -> String {
+    match names {
+        [one] => format!("{one} was started"),
+        many => format!("{} were started", many.join(", ")),
     }
 }
 

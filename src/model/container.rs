@@ -48,6 +48,26 @@ pub struct Container {
     pub init: bool,
     pub labels: IndexMap<String, String>,
     pub log: LogLimits,
+    pub update: Update,
+}
+
+/// How a new container takes the place of an old one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// `None`: start-first where nothing stands against it.
+    pub order: Option<UpdateOrder>,
+    /// At most so long the old one's connections may take to end.
+    pub drain: Duration,
+    /// After it has taken over; `None`: not at all, but without a health check a moment before.
+    pub monitor: Option<Duration>,
+    /// Replicas at once; at least 1.
+    pub parallel: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpdateOrder {
+    StartFirst,
+    StopFirst,
 }
 
 /// What `image = …` named: an `[image]` table, or a source written in place.

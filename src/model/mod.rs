@@ -9,7 +9,7 @@ mod unit;
 
 pub use container::{
     Condition, Container, Health, HealthAction, ImageUse, Limits, LogLimits, MountSource, MountUse, Probe, Restart,
-    Seccomp, Secret, Ulimit, UserSpec, VolumeUse,
+    Seccomp, Secret, Ulimit, Update, UpdateOrder, UserSpec, VolumeUse,
 };
 pub use name::{Name, NameError};
 pub use port::{PortBind, PortMap, Protocol};

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`spec`], [`status`] | `monitor.json` and `status.json` in the bundle directory |
 //! | [`client`], [`channel`] | the side of `up`, `down`, `ps`, and what is said at the start |
-//! | `start`, `run`, `payload`, `stop` | the monitor: becoming one, its loop, the process it holds, how it is stopped |
+//! | `start`, `run`, `payload`, `stop`, `turn` | the monitor: becoming one, its loop, the process it holds, how it is stopped |
 //! | [`health`], [`probe`], `exec_probe` | when to probe and what to make of it; the probes |
 //! | [`log`] | the container's output: written by the monitor, read by `stack logs` |
 
@@ -25,6 +25,7 @@ pub mod spec;
 mod start;
 pub mod status;
 mod stop;
+mod turn;
 
 use std::ffi::{CStr, OsString};
 use std::path::Path;
@@ -32,6 +33,11 @@ use std::process::ExitCode;
 
 /// The first argument that makes this program a monitor. The second is the bundle directory.
 pub const PROGRAM: &CStr = c"stack-monitor";
+/// The first argument of the helper that a monitor runs when its container begins or ceases to serve. The second is the
+/// bundle directory, the third [`LEAVES`] or another word.
+pub const HELPER: &CStr = c"stack-turn";
+/// Says to the helper that the container is about to be stopped.
+pub const LEAVES: &CStr = c"leaves";
 /// The number at which a monitor finds its end of the channel.
 const CHANNEL_FD: i32 = 3;
 
@@ -43,6 +49,23 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(bundle) => start::run(Path::new(&bundle)),
         None => ExitCode::from(64),
     }
+}
+
+/// The bundle, whether its container is about to be stopped, and the host's network namespace, of a process that a monitor
+/// started as its helper with these arguments.
+pub fn helper_arguments(
+    mut arguments: impl Iterator<Item = OsString>,
+) -> Option<(std::path::PathBuf, bool, std::os::fd::OwnedFd)> {
+    let bundle = arguments.nth(1)?;
+    let leaves = arguments.next()?.as_encoded_bytes() == LEAVES.to_bytes();
+    // Nothing was opened yet, so what is at this number came from the monitor.
+    let netns = crate::runtime::sys::take_inherited(CHANNEL_FD).ok()?;
+    Some((bundle.into(), leaves, netns))
+}
+
+/// Whether a process with this first argument is to be a monitor's helper.
+pub fn is_helper(program: &OsString) -> bool {
+    program.as_encoded_bytes() == HELPER.to_bytes()
 }
 
 /// Whether a process with this first argument is to be a monitor.

@@ -28,6 +28,7 @@ use super::probe_run::ProbeRun;
 use super::spec::MonitorSpec;
 use super::status::{HealthState, ProbeReport, State, Status, shorten};
 use super::stop::{StopPlan, plan_stop};
+use super::turn::{Teller, Turn};
 
 /// Everything that the loop works on.
 pub(super) struct Monitor<'a> {
@@ -36,6 +37,10 @@ pub(super) struct Monitor<'a> {
     pub log: LogWriter,
     pub signals: SignalFd,
     pub restarts: Restarts,
+    /// `None`: nobody shares this container's ports and name.
+    pub teller: Option<Teller>,
+    /// Whether the host's table was last told that this container serves.
+    pub serves: bool,
 }
 
 /// Where the container is.
@@ -205,6 +210,11 @@ impl Monitor<'_> {
             }
             return;
         }
+        // Before it is asked to end, so that nobody is led to it who would be refused.
+        if self.serves {
+            self.serves = false;
+            self.tell(Turn::Leaves);
+        }
         run.ending = Some(Ending { cause, kill_at: Some(Instant::now() + self.launcher.spec.stop_timeout()) });
         // An init of ours forwards every signal.
         let plan = match self.launcher.spec.init {
@@ -355,6 +365,18 @@ impl Monitor<'_> {
     fn publish(&mut self) {
         self.status.log_bytes_dropped = self.log.dropped();
         let _ = self.status.save(self.launcher.bundle);
+        let serves = self.status.state == State::Running
+            && matches!(self.status.health, HealthState::None | HealthState::Healthy);
+        if serves != self.serves {
+            self.serves = serves;
+            self.tell(Turn::Look);
+        }
+    }
+
+    fn tell(&mut self, turn: Turn) {
+        if let Some(teller) = &mut self.teller {
+            teller.tell(self.launcher.bundle, turn);
+        }
     }
 }
 

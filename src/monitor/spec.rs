@@ -51,6 +51,9 @@ pub struct MonitorSpec {
     pub cgroup: String,
     /// Whether the container has a network namespace of its own (`false`: the host's).
     pub own_netns: bool,
+    /// Whether others answer to the same ports and name, so that the host's table must be told when this one serves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shares: bool,
     /// Whether an init of ours is PID 1.
     pub init: bool,
     /// Live.
@@ -137,6 +140,7 @@ mod tests {
             cgroup_root: "/sys/fs/cgroup".into(),
             cgroup: "stack/shop/web-1".into(),
             own_netns: true,
+            shares: false,
             init: true,
             restart: Restart::No,
             health: None,

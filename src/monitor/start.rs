@@ -23,6 +23,7 @@ use super::policy::Restarts;
 use super::run::{Monitor, chain, signals};
 use super::spec::{BundleError, MonitorSpec};
 use super::status::{ProcessId, State, Status, shorten};
+use super::turn::Teller;
 use super::{CHANNEL_FD, PROGRAM};
 
 /// The kernel's out-of-memory killer takes a monitor only when nothing else is left: its death is its container's.
@@ -40,6 +41,8 @@ enum StartError {
     Cgroup { path: PathBuf, source: io::Error },
     #[error("cannot make a network namespace")]
     Network { source: Errno },
+    #[error("cannot take hold of the host's network namespace")]
+    HostNetwork { source: io::Error },
     #[error("cannot bring up the loopback link")]
     Loopback { source: EndpointError },
     #[error("cannot take signals")]
@@ -77,6 +80,7 @@ pub(super) fn run(bundle: &Path) -> ExitCode {
 struct Ready<'a> {
     launcher: Launcher<'a>,
     status: Status,
+    teller: Option<Teller>,
 }
 
 fn prepare<'a>(bundle: &'a Path, channel: &OwnedFd) -> Result<Option<Ready<'a>>, StartError> {
@@ -92,6 +96,10 @@ fn prepare<'a>(bundle: &'a Path, channel: &OwnedFd) -> Result<Option<Ready<'a>>,
     for path in &spec.monitor_cgroup_procs {
         fs::write(path, "0").map_err(|source| StartError::Cgroup { path: path.clone(), source })?;
     }
+    let teller = match spec.shares {
+        true => Some(Teller::new().map_err(|source| StartError::HostNetwork { source })?),
+        false => None,
+    };
     if spec.own_netns {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|source| StartError::Network { source })?;
         loopback_up().map_err(|source| StartError::Loopback { source })?;
@@ -101,7 +109,7 @@ fn prepare<'a>(bundle: &'a Path, channel: &OwnedFd) -> Result<Option<Ready<'a>>,
     status.save(&by_descriptor(&folder)).map_err(StartError::Bundle)?;
     send_message(channel, &Message::NetReady { pid }).map_err(|source| StartError::Channel { source })?;
     match receive_message(channel).map_err(|source| StartError::Channel { source })? {
-        Some(Message::Go) => Ok(Some(Ready { launcher: Launcher { bundle, spec, oom_score_adj }, status })),
+        Some(Message::Go) => Ok(Some(Ready { launcher: Launcher { bundle, spec, oom_score_adj }, status, teller })),
         _ => Ok(None),
     }
 }
@@ -127,7 +135,7 @@ fn is_alone(channel: &OwnedFd) -> Result<bool, StartError> {
 
 /// Starts the container, tells `up`, and follows the container to its end.
 fn follow(ready: Ready<'_>, channel: OwnedFd) -> ExitCode {
-    let Ready { launcher, mut status } = ready;
+    let Ready { launcher, mut status, teller } = ready;
     let started = signals().map_err(|source| StartError::Signals { source }).and_then(|signals| {
         let log = LogWriter::open(&launcher.spec.log_dir, launcher.spec.log).map_err(StartError::Log)?;
         let payload = launcher.launch().map_err(StartError::Launch)?;
@@ -145,7 +153,7 @@ fn follow(ready: Ready<'_>, channel: OwnedFd) -> ExitCode {
         }
     };
     let pid = payload.pid;
-    let mut monitor = Monitor { launcher, status, log, signals, restarts: Restarts::default() };
+    let mut monitor = Monitor { launcher, status, log, signals, restarts: Restarts::default(), teller, serves: false };
     let phase = monitor.first_run(payload);
     // After the status, so that who hears this can read it. An `up` that died here leaves a container that runs.
     let _ = send_message(&channel, &Message::Started { pid });

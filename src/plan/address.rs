@@ -59,7 +59,7 @@ pub fn hand_out(
     wanted: &[String],
     kept: &BTreeMap<String, Ipv4Addr>,
 ) -> Result<BTreeMap<String, Ipv4Addr>, AddressError> {
-    let room = (1usize << (32 - u32::from(subnet.prefix_len()))).saturating_sub(3);
+    let room = room_of(subnet);
     if wanted.len() > room {
         return Err(AddressError::SubnetFull { bridge: bridge.into(), subnet, room, wanted: wanted.len() });
     }
@@ -99,6 +99,11 @@ pub fn hand_out(
         }
     }
     Ok(given)
+}
+
+/// How many addresses a subnet has besides its own two and the gateway's.
+pub(super) fn room_of(subnet: Ipv4Net) -> usize {
+    (1usize << (32 - u32::from(subnet.prefix_len()))).saturating_sub(3)
 }
 
 /// The bridge's own address: the subnet's first.

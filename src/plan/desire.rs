@@ -3,17 +3,20 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use indexmap::{IndexMap, IndexSet};
 use ipnet::Ipv4Net;
 use sha2::{Digest, Sha256};
 
-use super::address::gateway_of;
+use super::address::{gateway_of, room_of};
+use super::generation::{Choice, choose, generations, order_of};
 use super::{
-    AddressError, ContainerSpec, Desired, DesiredBridge, DesiredContainer, DesiredNat, Endpoint, HostsLine,
-    ImageIdentity, LiveSpec, PortTarget, SeccompSpec, SecretSpec, choose_subnet, hand_out,
+    AddressError, ContainerSpec, Desired, DesiredBridge, DesiredContainer, DesiredNat, Endpoint, Held, HostsLine,
+    ImageIdentity, LiveSpec, Order, PortTarget, SeccompSpec, SecretSpec, ServiceTarget, UpdatePlan, choose_subnet,
+    hand_out,
 };
-use crate::model::{Container, Name, Seccomp, Stack};
+use crate::model::{Container, Name, PortMap, Seccomp, Stack};
 
 /// What an image says about the containers made of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +52,10 @@ pub struct Kept {
     pub subnets: BTreeMap<String, Ipv4Net>,
     /// Addresses of this stack's containers, by bridge, then by instance.
     pub addresses: BTreeMap<String, BTreeMap<String, Ipv4Addr>>,
+    /// Addresses of this stack's services, by bridge, then by container.
+    pub services: BTreeMap<String, BTreeMap<String, Ipv4Addr>>,
+    /// Containers of this stack, by instance.
+    pub instances: BTreeMap<String, Held>,
     /// The host's routes but for this stack's own bridges, with their links.
     pub routes: Vec<(Ipv4Net, String)>,
 }
@@ -80,8 +87,81 @@ pub fn instances(name: &Name, container: &Container) -> Vec<String> {
 
 /// Decides everything that a stack file leaves open, and keeps what the kernel already holds.
 pub fn desire(stack: &Stack, resolved: &Resolved, kept: &Kept) -> Result<Desired, DesireError> {
+    let slots: Vec<(String, Order)> = stack
+        .containers
+        .iter()
+        .flat_map(|(name, container)| instances(name, container).into_iter().map(|slot| (slot, order_of(container))))
+        .collect();
+    // Under which names specs are the ones that the host's containers were made from: tried out with the first name that
+    // each place holds, and once more where one holds two.
+    let mut wanted = BTreeMap::new();
+    let turns = slots.iter().map(|(slot, _)| held_names(slot, kept).len()).max().unwrap_or(0);
+    let mut names = Names::new();
+    let mut desired = None;
+    for turn in 0..turns.max(1) {
+        names = slots.iter().map(|(slot, _)| (slot.clone(), nth_name(slot, kept, turn))).collect();
+        let tried = assemble(stack, resolved, kept, &names)?;
+        wanted.extend(tried.containers.iter().map(|(instance, container)| (instance.clone(), container.digest())));
+        desired = Some(tried);
+    }
+    let mut choices: Vec<(String, Choice)> = slots
+        .iter()
+        .map(|(slot, order)| (slot.clone(), choose(slot, *order, &kept.instances, &wanted)))
+        .collect();
+    let chosen = |choices: &[(String, Choice)]| -> Names {
+        choices.iter().map(|(slot, choice)| (slot.clone(), choice.instance.clone())).collect()
+    };
+    let mut desired = match desired {
+        Some(desired) if chosen(&choices) == names => desired,
+        _ => assemble(stack, resolved, kept, &chosen(&choices))?,
+    };
+    // Two need two addresses. Where the subnet has none to spare, the old one goes first.
+    let mut crowded = Vec::new();
+    for (slot, choice) in &mut choices {
+        let Some(old) = &choice.takes_over else { continue };
+        if !has_addresses_of(&desired, &choice.instance, old, kept) {
+            continue;
+        }
+        *choice = choose(slot, CROWDED, &kept.instances, &wanted);
+        crowded.push(slot.clone());
+    }
+    if !crowded.is_empty() {
+        desired = assemble(stack, resolved, kept, &chosen(&choices))?;
+    }
+    for (slot, choice) in choices {
+        if let Some(container) = desired.containers.get_mut(&choice.instance) {
+            container.update.takes_over = choice.takes_over;
+            if crowded.contains(&slot) {
+                container.update.order = CROWDED;
+            }
+        }
+    }
+    Ok(desired)
+}
+
+const CROWDED: Order = Order::StopFirst("its bridge has no address for a second one");
+
+fn has_addresses_of(desired: &Desired, instance: &str, other: &str, kept: &Kept) -> bool {
+    let endpoints = desired.containers.get(instance).map_or(&[][..], |container| &container.spec.endpoints);
+    endpoints.iter().any(|mine| kept.addresses.get(&mine.bridge).and_then(|held| held.get(other)) == Some(&mine.address))
+}
+
+/// The instance of each place.
+type Names = BTreeMap<String, String>;
+
+fn held_names(slot: &str, kept: &Kept) -> Vec<String> {
+    generations(slot).into_iter().filter(|name| kept.instances.contains_key(name)).collect()
+}
+
+/// The name of a place's instance at the `turn`th try: of those that are held, the last one again and again.
+fn nth_name(slot: &str, kept: &Kept, turn: usize) -> String {
+    let held = held_names(slot, kept);
+    held.get(turn).or(held.last()).cloned().unwrap_or_else(|| slot.to_owned())
+}
+
+fn assemble(stack: &Stack, resolved: &Resolved, kept: &Kept, names: &Names) -> Result<Desired, DesireError> {
     let subnets = decide_subnets(stack, kept)?;
-    let addresses = decide_addresses(stack, &subnets, kept)?;
+    let Addresses { of_instances: addresses, of_services: services } = decide_addresses(stack, &subnets, kept, names)?;
     let bridges: IndexMap<Name, DesiredBridge> = stack
         .bridges
         .iter()
@@ -89,24 +169,26 @@ pub fn desire(stack: &Stack, resolved: &Resolved, kept: &Kept) -> Result<Desired
             let subnet = subnets[name.as_str()];
             let gateway = Ipv4Net::new_assert(gateway_of(subnet), subnet.prefix_len());
             let ifname = bridge_ifname(stack.name.as_str(), name.as_str());
-            (name.clone(), DesiredBridge { ifname, gateway, mtu: bridge.mtu.unwrap_or(1500) })
+            let services = services[name.as_str()].values().copied().collect();
+            (name.clone(), DesiredBridge { ifname, gateway, mtu: bridge.mtu.unwrap_or(1500), services })
         })
         .collect();
+    let network = Network { bridges: &bridges, addresses: &addresses, services: &services, names };
     let mut containers = IndexMap::new();
     for (name, container) in &stack.containers {
-        for instance in instances(name, container) {
-            let network = Network { bridges: &bridges, addresses: &addresses };
-            let desired = desire_container(stack, name, &instance, resolved, &network)?;
-            containers.insert(instance, desired);
+        for slot in instances(name, container) {
+            let desired = desire_container(stack, name, &slot, resolved, &network)?;
+            containers.insert(desired.instance.clone(), desired);
         }
     }
+    let nat = (!bridges.is_empty()).then(|| desire_nat(stack, &network));
     Ok(Desired {
         stack: stack.name.clone(),
         forwarding: !bridges.is_empty(),
         cgroups: stack.cgroups.iter().map(|(name, branch)| (name.clone(), branch.limits.clone())).collect(),
         volumes: stack.volumes.keys().cloned().collect::<IndexSet<_>>(),
         images: stack.containers.values().map(|c| (c.image.written.clone(), c.image.source.clone())).collect(),
-        nat: (!bridges.is_empty()).then(|| desire_nat(stack, &bridges, &addresses)),
+        nat,
         bridges,
         containers,
         origins: stack.origins.clone(),
@@ -117,8 +199,27 @@ pub fn desire(stack: &Stack, resolved: &Resolved, kept: &Kept) -> Result<Desired
 struct Network<'a> {
     bridges: &'a IndexMap<Name, DesiredBridge>,
     /// By bridge, then by instance.
-    addresses: &'a BTreeMap<String, BTreeMap<String, Ipv4Addr>>,
+    addresses: &'a ByBridge,
+    /// By bridge, then by container.
+    services: &'a ByBridge,
+    names: &'a Names,
 }
+
+type ByBridge = BTreeMap<String, BTreeMap<String, Ipv4Addr>>;
+
+struct Addresses {
+    of_instances: ByBridge,
+    of_services: ByBridge,
+}
+
+/// Whether peers call a container by an address that outlives its instances: where there are several, or where another one
+/// may take its place while it runs.
+fn is_service(container: &Container) -> bool {
+    container.replicas > 1 || order_of(container) == Order::StartFirst
+}
+
+/// What stands before a service's name where addresses are handed out; no instance is called so.
+const SERVICE: &str = "service ";
 
 fn decide_subnets(stack: &Stack, kept: &Kept) -> Result<BTreeMap<String, Ipv4Net>, DesireError> {
     let mut subnets = BTreeMap::new();
@@ -151,30 +252,42 @@ fn decide_addresses(
     stack: &Stack,
     subnets: &BTreeMap<String, Ipv4Net>,
     kept: &Kept,
-) -> Result<BTreeMap<String, BTreeMap<String, Ipv4Addr>>, DesireError> {
+    names: &Names,
+) -> Result<Addresses, DesireError> {
     let none = BTreeMap::new();
-    let mut addresses = BTreeMap::new();
+    let (mut of_instances, mut of_services) = (ByBridge::new(), ByBridge::new());
     for (bridge, subnet) in subnets {
-        let wanted: Vec<String> = stack
-            .containers
-            .iter()
-            .filter(|(_, container)| container.bridges.iter().any(|b| b.as_str() == bridge))
+        let joined = || stack.containers.iter().filter(|(_, c)| c.bridges.iter().any(|b| b.as_str() == bridge));
+        let mut wanted: Vec<String> = joined()
             .flat_map(|(name, container)| instances(name, container))
+            .map(|slot| names[&slot].clone())
             .collect();
-        let held = kept.addresses.get(bridge).unwrap_or(&none);
-        addresses.insert(bridge.clone(), hand_out(bridge, *subnet, &wanted, held)?);
+        let mut held = kept.addresses.get(bridge).unwrap_or(&none).clone();
+        let services = kept.services.get(bridge).unwrap_or(&none);
+        held.extend(services.iter().map(|(name, address)| (format!("{SERVICE}{name}"), *address)));
+        // Containers come first: a service that finds no room is called by the addresses of its instances.
+        let going = held.keys().filter(|name| !wanted.contains(name) && !name.starts_with(SERVICE)).count();
+        let room = room_of(*subnet).saturating_sub(wanted.len() + going);
+        wanted.extend(joined().filter(|(_, c)| is_service(c)).map(|(name, _)| format!("{SERVICE}{name}")).take(room));
+        let given = hand_out(bridge, *subnet, &wanted, &held)?;
+        let (services, containers): (Vec<_>, Vec<_>) =
+            given.into_iter().partition(|(name, _)| name.starts_with(SERVICE));
+        of_instances.insert(bridge.clone(), containers.into_iter().collect());
+        let named = |(name, address): (String, Ipv4Addr)| (name[SERVICE.len()..].to_owned(), address);
+        of_services.insert(bridge.clone(), services.into_iter().map(named).collect());
     }
-    Ok(addresses)
+    Ok(Addresses { of_instances, of_services })
 }
 
 fn desire_container(
     stack: &Stack,
     name: &Name,
-    instance: &str,
+    slot: &str,
     resolved: &Resolved,
     network: &Network,
 ) -> Result<DesiredContainer, DesireError> {
     let container = &stack.containers[name];
+    let instance = network.names[slot].as_str();
     let image = resolved
         .images
         .get(&container.image.written)
@@ -190,7 +303,7 @@ fn desire_container(
             (None, Some(text)) if !text.is_empty() => Some(image_user(container, text)?),
             _ => None,
         },
-        hostname: container.hostname.clone().unwrap_or_else(|| instance.into()),
+        hostname: container.hostname.clone().unwrap_or_else(|| slot.into()),
         cgroup: match &container.cgroup {
             Some(branch) => format!("{branch}.branch/{instance}"),
             None => instance.into(),
@@ -221,13 +334,34 @@ fn desire_container(
         .after
         .iter()
         .flat_map(|(other, condition)| {
-            instances(other, &stack.containers[other]).into_iter().map(|instance| (instance, *condition))
+            let slots = instances(other, &stack.containers[other]);
+            slots.into_iter().map(|slot| (network.names[&slot].clone(), *condition))
         })
         .collect();
-    Ok(DesiredContainer { instance: instance.into(), container: name.clone(), spec, live, after })
+    let update = UpdatePlan {
+        order: order_of(container),
+        takes_over: None,
+        drain: container.update.drain,
+        monitor: container.update.monitor.unwrap_or(match container.health {
+            Some(_) => Duration::ZERO,
+            None => SETTLES_WITHIN,
+        }),
+        parallel: container.update.parallel,
+    };
+    Ok(DesiredContainer {
+        instance: instance.into(),
+        container: name.clone(),
+        shares: container.replicas > 1 && !spec.endpoints.is_empty(),
+        spec,
+        live,
+        after,
+        update,
+    })
 }
 
 const SIGTERM: i32 = 15;
+/// A container without a health check that has run for so long counts as ready, unless `monitor` says otherwise.
+const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 
 /// The field's rule: an entry point given here clears the image's command.
 fn args(name: &Name, container: &Container, image: &ResolvedImage) -> Result<Vec<String>, DesireError> {
@@ -308,24 +442,38 @@ fn endpoints(container: &Container, instance: &str, network: &Network) -> Vec<En
         .collect()
 }
 
-/// Who can be called by name: every instance on a bridge that this one is on too, at its address there.
+/// Who can be called by name on the bridges that this instance is on: itself at its own address, a service at the address
+/// that outlives its instances, replicas each at its own too, and every other container at its own.
 fn hosts(stack: &Stack, spec: &ContainerSpec, instance: &str, network: &Network) -> Vec<HostsLine> {
     let mut lines = Vec::new();
     for endpoint in &spec.endpoints {
+        let bridge = &endpoint.bridge;
         for (name, container) in &stack.containers {
-            if !container.bridges.iter().any(|bridge| bridge.as_str() == endpoint.bridge) {
+            if !container.bridges.iter().any(|joined| joined.as_str() == bridge) {
                 continue;
             }
-            for other in instances(name, container) {
-                let address = network.addresses[&endpoint.bridge][&other];
-                let mut names = vec![other.clone()];
-                if other != name.as_str() {
+            let service = network.services[bridge].get(name.as_str());
+            let slots = instances(name, container);
+            let is_own = slots.iter().any(|slot| network.names[slot] == instance);
+            // Its own name leads a container to itself: programs listen on the address of their host name.
+            if let Some(address) = service.filter(|_| slots.len() > 1 || !is_own) {
+                lines.push(HostsLine { address: *address, names: vec![name.to_string()] });
+            }
+            for slot in slots {
+                let other = &network.names[&slot];
+                let mut names = Vec::new();
+                if slot != name.as_str() || service.is_none() || other == instance {
+                    names.push(slot.clone());
+                }
+                if slot != name.as_str() && service.is_none() {
                     names.push(name.to_string());
                 }
-                if other == instance && spec.hostname != other {
+                if other == instance && spec.hostname != slot {
                     names.push(spec.hostname.clone());
                 }
-                lines.push(HostsLine { address, names });
+                if !names.is_empty() {
+                    lines.push(HostsLine { address: network.addresses[bridge][other], names });
+                }
             }
         }
     }
@@ -335,25 +483,29 @@ fn hosts(stack: &Stack, spec: &ContainerSpec, instance: &str, network: &Network)
     lines
 }
 
-fn desire_nat(
-    stack: &Stack,
-    bridges: &IndexMap<Name, DesiredBridge>,
-    addresses: &BTreeMap<String, BTreeMap<String, Ipv4Addr>>,
-) -> DesiredNat {
-    let mut ports = Vec::new();
+fn desire_nat(stack: &Stack, network: &Network) -> DesiredNat {
+    let (mut ports, mut services) = (Vec::new(), Vec::new());
     for (name, container) in &stack.containers {
-        let Some(bridge) = container.bridges.first() else { continue };
-        for instance in instances(name, container) {
-            let address = addresses[bridge.as_str()][&instance];
-            ports.extend(container.ports.iter().map(|port| PortTarget {
-                instance: instance.clone(),
-                port: *port,
-                address,
-            }));
+        let instances: Vec<&String> = instances(name, container).iter().map(|slot| &network.names[slot]).collect();
+        for (place, bridge) in container.bridges.iter().enumerate() {
+            for instance in &instances {
+                let target = network.addresses[bridge.as_str()][*instance];
+                if place == 0 {
+                    let published = |port: &PortMap| PortTarget { instance: (*instance).clone(), port: *port, address: target };
+                    ports.extend(container.ports.iter().map(published));
+                }
+                services.extend(network.services[bridge.as_str()].get(name.as_str()).map(|address| ServiceTarget {
+                    service: name.to_string(),
+                    bridge: bridge.to_string(),
+                    address: *address,
+                    instance: (*instance).clone(),
+                    target,
+                }));
+            }
         }
     }
-    let bridges = bridges.iter().map(|(name, bridge)| (name.to_string(), bridge.clone())).collect();
-    DesiredNat { bridges, ports }
+    let bridges = network.bridges.iter().map(|(name, bridge)| (name.to_string(), bridge.clone())).collect();
+    DesiredNat { bridges, ports, services }
 }
 
 /// A bridge's link name. Hashes, because 15 bytes hold no two names, and cut names of two stacks could meet; the link's

@@ -1,8 +1,10 @@
 //! What the host should hold.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use indexmap::{IndexMap, IndexSet};
 use ipnet::Ipv4Net;
@@ -58,6 +60,9 @@ pub struct DesiredBridge {
     /// The bridge's own address, and the subnet's prefix.
     pub gateway: Ipv4Net,
     pub mtu: u32,
+    /// Addresses of services, which the bridge answers for too.
+    #[serde(default)]
+    pub services: BTreeSet<Ipv4Addr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +70,19 @@ pub struct DesiredNat {
     /// By name.
     pub bridges: Vec<(String, DesiredBridge)>,
     pub ports: Vec<PortTarget>,
+    #[serde(default)]
+    pub services: Vec<ServiceTarget>,
+}
+
+/// A service's address on a bridge, and the address of one of its instances there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceTarget {
+    /// The container of the file.
+    pub service: String,
+    pub bridge: String,
+    pub address: Ipv4Addr,
+    pub instance: String,
+    pub target: Ipv4Addr,
 }
 
 /// A published port and the container's address it leads to.
@@ -84,11 +102,67 @@ pub struct DesiredContainer {
     pub live: LiveSpec,
     /// Instances that must have reached a condition before this one starts.
     pub after: Vec<(String, Condition)>,
+    pub update: UpdatePlan,
+    /// Whether others answer to the same ports and name; those then lead to the ones that are well.
+    pub shares: bool,
+}
+
+/// How a container is replaced. No part of its spec: it matters only while one takes the place of another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpdatePlan {
+    pub order: Order,
+    /// The instance that runs in its place until it does.
+    pub takes_over: Option<String>,
+    /// How long connections of the old one may take to end.
+    pub drain: Duration,
+    /// How long the new one is watched after it has taken over; without a health check also before.
+    pub monitor: Duration,
+    /// How many replicas of the container are replaced at once.
+    pub parallel: u32,
+}
+
+/// Which of two comes first when one container takes the place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    StartFirst,
+    /// With the reason.
+    StopFirst(&'static str),
 }
 
 impl DesiredContainer {
     pub fn digest(&self) -> String {
         digest_of(&self.spec)
+    }
+}
+
+impl DesiredNat {
+    /// What ports and services lead to while only some instances serve: to those; and to all where none does, for
+    /// trying is better than refusing.
+    pub fn served_by(&self, serves: impl Fn(&str) -> bool) -> DesiredNat {
+        let mut nat = self.clone();
+        let served: HashSet<PortMap> =
+            self.ports.iter().filter(|port| serves(&port.instance)).map(|port| port.port).collect();
+        nat.ports.retain(|port| !served.contains(&port.port) || serves(&port.instance));
+        let key = |service: &ServiceTarget| (service.bridge.clone(), service.address);
+        let served: HashSet<_> =
+            self.services.iter().filter(|service| serves(&service.instance)).map(key).collect();
+        nat.services.retain(|service| !served.contains(&key(service)) || serves(&service.instance));
+        nat
+    }
+
+    /// Leads to `to` what led to `from`, with the targets that `other` has for it. All else stays.
+    pub fn moved(&self, from: &str, to: &str, other: &DesiredNat) -> DesiredNat {
+        let mut nat = self.clone();
+        nat.ports.retain(|port| port.instance != from && port.instance != to);
+        nat.ports.extend(other.ports.iter().filter(|port| port.instance == to).cloned());
+        nat.services.retain(|service| service.instance != from && service.instance != to);
+        nat.services.extend(other.services.iter().filter(|service| service.instance == to).cloned());
+        nat
+    }
+
+    pub fn leads_to(&self, instance: &str) -> bool {
+        self.ports.iter().any(|port| port.instance == instance)
+            || self.services.iter().any(|service| service.instance == instance)
     }
 }
 

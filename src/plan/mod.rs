@@ -4,13 +4,17 @@
 mod address;
 mod desire;
 mod desired;
+mod generation;
 mod label;
 mod picture;
 mod spec;
 
 pub use address::{AddressError, choose_subnet, hand_out};
 pub use desire::{DesireError, Kept, Resolved, ResolvedImage, bridge_ifname_prefix, desire, instances};
-pub use desired::{Desired, DesiredBridge, DesiredContainer, DesiredNat, Kind, PortTarget, ResourceId};
+pub use desired::{
+    Desired, DesiredBridge, DesiredContainer, DesiredNat, Kind, Order, PortTarget, ResourceId, ServiceTarget, UpdatePlan,
+};
+pub use generation::{Held, generations, slot_of};
 pub use label::{Label, LabelError};
 pub use picture::{Graph, graph};
 pub use spec::{ContainerSpec, Endpoint, HostsLine, ImageIdentity, LiveSpec, SeccompSpec, SecretSpec, digest_of};

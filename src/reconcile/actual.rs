@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Condition, Name, Place};
-use crate::plan::{ContainerSpec, DesiredContainer, Kept, Label, LiveSpec};
+use crate::plan::{ContainerSpec, DesiredContainer, DesiredNat, Held, Kept, Label, LiveSpec};
 
 /// Limits as the kernel's files have them, by the kernel's own names, such as `memory.max` → `536870912`.
 pub type KernelLimits = IndexMap<&'static str, String>;
@@ -58,6 +58,8 @@ pub struct ActualBridge {
     pub up: bool,
     pub mtu: u32,
     pub address: Option<Ipv4Net>,
+    /// Single addresses beside it, those of services.
+    pub services: BTreeSet<Ipv4Addr>,
     /// Whether `route_localnet`, which ports on 127.0.0.1 need, and `disable_ipv6` are both on.
     pub local_routes: bool,
 }
@@ -68,6 +70,9 @@ pub struct ActualNat {
     pub label: Option<Label>,
     /// The published ports and rules that it holds, by name, each with its value.
     pub parts: BTreeMap<String, String>,
+    /// What it was last told to lead to, healthy or not. For those who change elements of it; it decides nothing about
+    /// what the table should be.
+    pub told: Option<DesiredNat>,
 }
 
 #[derive(Clone, Debug)]
@@ -173,7 +178,21 @@ impl Actual {
             .filter(|(_, bridge)| bridge.labelled)
             .filter_map(|(name, bridge)| Some((name.clone(), bridge.address?.trunc())))
             .collect();
-        Kept { subnets, addresses, routes: self.routes.clone() }
+        let told = self.nat.as_ref().and_then(|nat| nat.told.as_ref());
+        let mut services: BTreeMap<String, BTreeMap<String, Ipv4Addr>> = BTreeMap::new();
+        for target in told.iter().flat_map(|told| &told.services) {
+            services.entry(target.bridge.clone()).or_default().insert(target.service.clone(), target.address);
+        }
+        let held = |(instance, container): (&String, &ActualContainer)| {
+            let held = Held {
+                digest: container.label.as_ref().map(|label| label.digest.clone()),
+                runs: matches!(container.phase, Phase::Running | Phase::Restarting),
+                serves: told.is_some_and(|told| told.leads_to(instance)),
+            };
+            (instance.clone(), held)
+        };
+        let instances = self.containers.iter().map(held).collect();
+        Kept { subnets, addresses, services, instances, routes: self.routes.clone() }
     }
 }
 

@@ -31,6 +31,12 @@ pub struct Step {
     pub changes: Vec<Change>,
     /// What users of the resource will notice; `None`: nothing.
     pub interruption: Option<String>,
+    /// In which order one container takes the place of another, and why so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// Containers that were started after this one and go on without it meanwhile.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dependents: Vec<String>,
     /// Steps that must have succeeded before.
     pub after: Vec<usize>,
     /// What other containers must have reached before.
@@ -100,6 +106,8 @@ pub enum Action {
     CreateContainer(Box<DesiredContainer>),
     /// What is left of it is taken away, then it is created.
     ReplaceContainer(Box<DesiredContainer>),
+    /// It is created beside the old one, takes over when it is well, and the old one goes.
+    RollContainer(Box<Roll>),
     AdjustContainer(Box<AdjustContainer>),
     RemoveContainer {
         instance: String,
@@ -114,6 +122,16 @@ pub enum LinksOf {
     /// Their bridges go in the same plan and take them along: the kernel is slow at deleting links, and as slow at
     /// deleting one as at deleting many at once.
     LeftToBridges,
+}
+
+/// One instance takes over from another. Done again after it was cut short, it goes on from where it was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Roll {
+    pub desired: DesiredContainer,
+    /// The instance that serves until then.
+    pub old: String,
+    /// Where ports and services lead in the end.
+    pub nat: Option<DesiredNat>,
 }
 
 /// Changes of a running container.

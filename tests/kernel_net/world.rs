@@ -217,7 +217,7 @@ pub fn nat(mappings: &[NatPortMapping]) -> NatTable {
         subnet: ipnet::Ipv4Net::new(gateway(name), 26).unwrap().trunc(),
         gateway: gateway(name),
     });
-    NatTable { bridges: bridges.into(), mappings: mappings.to_vec() }
+    NatTable { bridges: bridges.into(), mappings: mappings.to_vec(), services: vec![] }
 }
 
 pub fn tcp(bind: NatBind, host_port: u16, target: (Ipv4Addr, u16)) -> NatPortMapping {

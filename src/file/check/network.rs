@@ -48,11 +48,6 @@ fn unreachable_ports(document: &Document, drafts: &mut Vec<Draft>) {
                 None => draft.help("add a table `[bridge.front]`, and `bridge = [\"front\"]` here"),
             });
         }
-        if let Some(replicas) = sheet.value.replicas.as_ref().filter(|_| sheet.value.container.replicas > 1) {
-            let message = "`port` on a container with several replicas is not supported yet";
-            let draft = Draft::error(code::NOT_YET, &port.span, message).other(replicas, "several replicas");
-            drafts.push(draft.help("publish the port of one container that reaches the replicas by name"));
-        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::file::walk::{Reader, Section, bad_choice};
 use crate::file::words::quoted_list;
 use crate::model::{
     ByteSize, Condition, Container, Image, ImageSource, ImageUse, LogLimits, Name, PortMap, Pull, Restart, Seccomp,
+    Update, UpdateOrder,
 };
 
 /// A container as its table says it, with the places that checks across tables point at.
@@ -70,7 +71,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
     let after = after(reader, section);
     let replicas = reader.integer(section.get("replicas"), 1..=MAX_REPLICAS);
     let restart = restart(reader, section);
-    update(reader, section);
+    let update = update(reader, section);
     let health = health::read(reader, section.get("health"));
     let (cap_add, cap_drop) = kernel::capabilities(reader, section);
     let name = |text: &At<String>| Name::new(text.value.as_str()).ok();
@@ -109,6 +110,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
         init: reader.boolean(section.get("init")).unwrap_or(true),
         labels: env::labels(reader, section),
         log: log(reader, section),
+        update,
     };
     ContainerSheet {
         container,
@@ -238,16 +240,24 @@ fn restart(reader: &mut Reader, section: &Section) -> Option<At<Restart>> {
     None
 }
 
-/// `stop-first` is how a container is replaced; the other order is refused by name.
-fn update(reader: &mut Reader, section: &Section) {
-    let Some(text) = reader.text(section.get("update")) else { return };
-    match text.value.as_str() {
-        "stop-first" => {}
-        "start-first" => {
-            let draft = Draft::error(code::NOT_YET, &text.span, "`update = \"start-first\"` is not supported yet");
-            reader.push(draft.help("write \"stop-first\", or leave `update` out"));
+const DRAIN: Duration = Duration::from_secs(10);
+const MAX_PARALLEL: u64 = 256;
+
+/// `update`, `drain`, `monitor` and `parallel`.
+fn update(reader: &mut Reader, section: &Section) -> Update {
+    let order = reader.text(section.get("update")).and_then(|text| match text.value.as_str() {
+        "start-first" => Some(UpdateOrder::StartFirst),
+        "stop-first" => Some(UpdateOrder::StopFirst),
+        _ => {
+            reader.push(bad_choice("update", &text, &["start-first", "stop-first"]));
+            None
         }
-        _ => reader.push(bad_choice("update", &text, &["stop-first"])),
+    });
+    Update {
+        order,
+        drain: health::duration(reader, section.get("drain"), Duration::ZERO).map_or(DRAIN, |at| at.value),
+        monitor: health::duration(reader, section.get("monitor"), Duration::ZERO).map(|at| at.value),
+        parallel: reader.integer(section.get("parallel"), 1..=MAX_PARALLEL).map_or(1, |at| at.value as u32),
     }
 }
 

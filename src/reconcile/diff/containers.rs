@@ -2,7 +2,7 @@
 
 use super::{Differ, Draft, root_cgroup};
 use crate::model::{Condition, Limits, Place, Restart};
-use crate::plan::{DesiredContainer, Endpoint, Kind, LiveSpec, ResourceId};
+use crate::plan::{DesiredContainer, Endpoint, Kind, LiveSpec, ResourceId, generations, slot_of};
 use crate::reconcile::actual::{ActualContainer, Change, Phase, StoredContainer};
 use crate::reconcile::changes::{changes_between, hosts_text};
 use crate::reconcile::step::{Action, AdjustContainer, Verb};
@@ -24,6 +24,7 @@ impl Differ<'_> {
     fn container(&mut self, wanted: &DesiredContainer) {
         let held = self.actual.containers.get(&wanted.instance);
         let draft = match held {
+            _ if wanted.update.takes_over.is_some() => Some(self.taking_over(wanted)),
             None => Some(self.new_container(wanted)),
             Some(held) => self.changed_container(wanted, held),
         };
@@ -32,9 +33,9 @@ impl Differ<'_> {
             return;
         };
         let starts = matches!(draft.verb, Verb::Create | Verb::Replace | Verb::Restart)
-            || matches!(draft.action, Action::ReplaceContainer(_));
-        let stops = matches!(draft.action, Action::ReplaceContainer(_))
-            && held.is_some_and(|held| matches!(held.phase, Phase::Running));
+            || matches!(draft.action, Action::ReplaceContainer(_) | Action::RollContainer(_));
+        let replaces = matches!(draft.action, Action::ReplaceContainer(_) | Action::RollContainer(_));
+        let runs = held.is_some_and(|held| matches!(held.phase, Phase::Running));
         let mut needs = vec![root_cgroup(), ResourceId::new(Kind::Image, &wanted.spec.image.name)];
         if let Some((branch, _)) = wanted.spec.cgroup.split_once(".branch/") {
             needs.push(ResourceId::new(Kind::Cgroup, branch));
@@ -43,12 +44,16 @@ impl Differ<'_> {
         needs.extend(wanted.spec.volumes.iter().map(|v| ResourceId::new(Kind::Volume, v.volume.as_str())));
         needs.extend(wanted.after.iter().map(|(other, _)| ResourceId::new(Kind::Container, other)));
         needs.extend(self.who_holds_its_addresses(wanted));
+        needs.extend(generations(slot_of(&wanted.instance)).map(|name| ResourceId::new(Kind::Container, name)));
+        needs.push(ResourceId::new(Kind::Nat, ""));
         let id = self.push(draft, &needs);
+        // Whoever waits for its place waits for this.
+        self.index.insert(ResourceId::new(Kind::Container, &wanted.instance), id);
         if starts {
             self.steps[id].until = wanted.after.clone();
         }
-        if stops {
-            self.steps[id].interruption = Some("stopped first, then started: one container holds its address".into());
+        if replaces {
+            self.tell_of_replacement(id, wanted, runs);
         }
     }
 
@@ -67,14 +72,14 @@ impl Differ<'_> {
     }
 
     fn new_container(&self, wanted: &DesiredContainer) -> Draft {
-        let resource = ResourceId::new(Kind::Container, &wanted.instance);
+        let resource = ResourceId::new(Kind::Container, slot_of(&wanted.instance));
         Draft::new(resource, Verb::Create, "new", Action::CreateContainer(Box::new(wanted.clone())))
             .origin(format!("container.{}", wanted.container))
     }
 
     fn changed_container(&self, wanted: &DesiredContainer, held: &ActualContainer) -> Option<Draft> {
         let again = |verb, why: String, changes| {
-            let resource = ResourceId::new(Kind::Container, &wanted.instance);
+            let resource = ResourceId::new(Kind::Container, slot_of(&wanted.instance));
             let action = Action::ReplaceContainer(Box::new(wanted.clone()));
             Some(
                 Draft::new(resource, verb, why, action)
@@ -102,7 +107,7 @@ impl Differ<'_> {
         self.adjusted_container(wanted, held)
     }
 
-    fn spec_changes(&self, stored: &StoredContainer, wanted: &DesiredContainer) -> Vec<Change> {
+    pub(super) fn spec_changes(&self, stored: &StoredContainer, wanted: &DesiredContainer) -> Vec<Change> {
         let mut changes = changes_between(&stored.spec, &wanted.spec);
         for change in &mut changes {
             change.place = self.place_of_spec_field(wanted, &change.field);
@@ -163,12 +168,12 @@ impl Differ<'_> {
         }));
         let changes: Vec<Change> =
             limits.into_iter().chain(settings).chain(hosts).chain(links.into_iter().map(|(_, c)| c)).collect();
-        let resource = ResourceId::new(Kind::Container, &wanted.instance);
+        let resource = ResourceId::new(Kind::Container, slot_of(&wanted.instance));
         Some(Draft::new(resource, verb, why, action).changes(changes).origin(origin))
     }
 }
 
-fn replace_reason(changes: &[Change]) -> String {
+pub(super) fn replace_reason(changes: &[Change]) -> String {
     match changes {
         [] => "made from another spec".into(),
         [one] => format!("{} changed", one.field),

@@ -1,13 +1,14 @@
 //! Holds what should be against what is, field by field, and makes the plan. Decides everything, does nothing.
 
 mod containers;
+mod updates;
 
 use std::collections::BTreeMap;
 
 use super::actual::{Actual, ActualBridge, ActualContainer, ActualRoot, Change, KernelLimits};
 use super::step::{Action, LinksOf, Plan, Step, Verb};
 use crate::model::{Limits, Name, PortMap};
-use crate::plan::{Desired, DesiredBridge, DesiredNat, Kind, ResourceId};
+use crate::plan::{Desired, DesiredBridge, DesiredNat, Kind, ResourceId, slot_of};
 
 /// What only a host can tell of a wish: how its kernel would hold it. Pure, and the same at every call.
 pub trait HostFacts {
@@ -20,7 +21,7 @@ pub trait HostFacts {
 /// The least that makes `actual` what `desired` says. `volumes` says whether volumes that nobody wants are removed.
 pub fn diff(desired: &Desired, actual: &Actual, facts: &dyn HostFacts, volumes: Volumes) -> Plan {
     let mut differ =
-        Differ { desired, actual, facts, volumes, steps: Vec::new(), index: BTreeMap::new(), unchanged: 0 };
+        Differ { desired, actual, facts, volumes, steps: Vec::new(), index: BTreeMap::new(), replaced: BTreeMap::new(), unchanged: 0 };
     differ.removed_ports_first();
     differ.containers_that_go();
     differ.forwarding();
@@ -51,6 +52,8 @@ struct Differ<'a> {
     steps: Vec<Step>,
     /// The last step on each resource.
     index: BTreeMap<ResourceId, usize>,
+    /// Steps that replace instances of a container, with the instances, in order.
+    replaced: BTreeMap<Name, Vec<(usize, String)>>,
     unchanged: usize,
 }
 
@@ -106,6 +109,8 @@ impl Differ<'_> {
             place,
             changes: draft.changes,
             interruption: None,
+            order: None,
+            dependents: Vec::new(),
             after,
             until: Vec::new(),
             action: draft.action,
@@ -130,8 +135,15 @@ impl Differ<'_> {
 
     /// Containers that nobody wants, those that others wait for last.
     fn containers_that_go(&mut self) {
-        let mut going: Vec<(&String, &ActualContainer)> =
-            self.actual.containers.iter().filter(|(name, _)| !self.desired.containers.contains_key(*name)).collect();
+        let taken_over = |name: &str| {
+            self.desired.containers.values().any(|container| container.update.takes_over.as_deref() == Some(name))
+        };
+        let mut going: Vec<(&String, &ActualContainer)> = self
+            .actual
+            .containers
+            .iter()
+            .filter(|(name, _)| !self.desired.containers.contains_key(*name) && !taken_over(name))
+            .collect();
         // A container may go when nobody that is still to go was started after it. What is left in a circle, as broken
         // bundles could claim, goes in the order of its names.
         while !going.is_empty() {
@@ -150,7 +162,8 @@ impl Differ<'_> {
                 .filter(|(_, other)| other.stored.iter().flat_map(|s| &s.after).any(|(needs, _)| needs == name))
                 .map(|(other, _)| ResourceId::new(Kind::Container, other))
                 .collect();
-            let why = self.not_wanted();
+            let stays = self.desired.containers.keys().any(|wanted| slot_of(wanted) == slot_of(name));
+            let why = if stays { "another is in its place" } else { self.not_wanted() };
             let action = Action::RemoveContainer { instance: name.clone(), links: self.links_of(name) };
             let draft = Draft::new(ResourceId::new(Kind::Container, name), Verb::Destroy, why, action);
             self.push(draft, &dependents);
@@ -298,7 +311,11 @@ impl Differ<'_> {
     }
 
     fn bridge_changes(&self, name: &str, held: &ActualBridge, wanted: &DesiredBridge) -> Vec<Change> {
+        let words = |services: &std::collections::BTreeSet<std::net::Ipv4Addr>| {
+            services.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
         let fields = [
+            ("services", Some(words(&held.services)), words(&wanted.services), ""),
             ("address", held.address.map(|a| a.to_string()), wanted.gateway.to_string(), "subnet"),
             ("mtu", Some(held.mtu.to_string()), wanted.mtu.to_string(), "mtu"),
             ("state", Some(up_or_down(held.up)), up_or_down(true), ""),
@@ -309,15 +326,16 @@ impl Differ<'_> {
             .filter(|(_, from, to, _)| from.as_ref() != Some(to))
             .map(|(field, from, to, key)| Change {
                 field: field.into(),
-                from,
-                to: Some(to),
+                from: from.filter(|from| !from.is_empty()),
+                to: Some(to).filter(|to| !to.is_empty()),
                 place: self.desired.origins.place(&format!("bridge.{name}.{key}")),
             })
             .collect()
     }
 
     fn nat(&mut self) {
-        let Some(nat) = &self.desired.nat else { return };
+        let Some(nat) = self.nat_for_now() else { return };
+        let nat = &nat;
         let resource = ResourceId::new(Kind::Nat, "");
         let wanted = self.facts.nat_parts(nat);
         let empty = BTreeMap::new();
@@ -326,11 +344,14 @@ impl Differ<'_> {
         let (verb, why) = match &self.actual.nat {
             None => (Verb::Create, "new"),
             Some(table) => match (&table.label, changes.is_empty()) {
-                (Some(label), true) if label.digest == crate::plan::digest_of(&wanted) => {
+                // Where one container took over from another, elements changed and the label did not.
+                (Some(_), true) => {
                     self.unchanged += 1;
                     return;
                 }
-                (Some(label), _) if label.digest == crate::plan::digest_of(&wanted) => {
+                (Some(label), _)
+                    if label.digest == crate::plan::digest_of(&wanted) || table.told.as_ref() == Some(nat) =>
+                {
                     (Verb::Repair, "changed outside stack")
                 }
                 (Some(_), _) => (Verb::Live, "ports or bridges differ"),
@@ -361,7 +382,7 @@ impl Differ<'_> {
             .into_iter()
             // Of a table that is made anew only the ports are worth a line each.
             .filter(|field| !is_new || field.starts_with("port "))
-            .filter(|field| held.get(*field) != wanted.get(*field))
+            .filter(|field| !updates::leads_where_it_should(held.get(*field), wanted.get(*field)))
             .map(|field| Change {
                 field: field.clone(),
                 from: held.get(field).cloned(),

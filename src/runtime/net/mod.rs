@@ -6,6 +6,7 @@
 //! - `netlink`: the transport under all of them.
 
 mod conntrack;
+mod drain;
 mod endpoint;
 mod link;
 mod links;
@@ -16,6 +17,7 @@ mod nft;
 mod route;
 mod sysctl;
 
+pub use drain::Flows;
 pub use endpoint::{
     DefaultRoute, EndpointConfig, EndpointDifference, EndpointError, ObservedEndpoint, configure_endpoint,
     endpoint_differences, in_netns, loopback_up, observe_endpoint,
@@ -23,7 +25,10 @@ pub use endpoint::{
 pub use link::{BridgeSpec, MAX_ALIAS, MAX_INTERFACE_NAME, ObservedLink, VethSpec};
 pub use links::{LinkError, Links, has_address};
 pub use mac::generate_veth_mac;
-pub use nat::{ADDRESS_PORTS, LOOPBACK_PORTS, NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, PUBLIC_PORTS};
+pub use nat::{
+    ADDRESS_PORTS, LOOPBACK_PORTS, NatBind, NatBridge, NatPortMapping, NatProtocol, NatService, NatTable, PUBLIC_PORTS,
+    SERVICES, SPREAD, TURNS,
+};
 pub use netlink::NetlinkError;
 pub use nft::{
     BaseChain, Chain, ElementsChange, Expression, FieldType, FieldTypes, Hook, Inverted, LabelledTable, MAX_COMMENT,

@@ -4,32 +4,53 @@
 //! A published port is an element of a map, never a rule of its own: lookups take the same time for one port as for a
 //! thousand, and moving a port is the change of one element. The number of rules depends on the bridges only.
 //!
+//! A port with several targets has an element for each of [`TURNS`] turns instead, dealt out among the targets; new
+//! connections take the turns one after the other. A service is an address of a bridge that leads to containers on it in
+//! the same way, whatever the port.
+//!
 //! | chain | holds |
 //! |---|---|
 //! | `guard` | drops what comes from outside and claims to go to, or to come from, 127.0.0.0/8 |
 //! | `input` | drops what comes by another way to a bridge's gateway address |
 //! | `forward` | lets answers, published ports and neighbours on one bridge pass, and drops all else that goes to a bridge |
-//! | `prerouting` | translates published ports for what comes from outside and from containers; never those of loopback |
+//! | `prerouting` | translates published ports for what comes from outside and from containers, never those of loopback; and the addresses of services for what comes from their bridge |
 //! | `output` | the same for the host itself, with those of loopback |
 //! | `postrouting` | masquerades what leaves a bridge's subnet, what the host sends from loopback, and hairpins |
 //!
 //! What is left alone: containers may reach services of the host on the host's own addresses, and an `accept` here does
 //! not overrule a `drop` in another table.
 
+mod expression;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use self::expression::{ANSWERING, CT_STATE, CT_STATUS, DESTINATION_ADDRESS, DESTINATION_PORT, DESTINATION_TRANSLATED, EQUAL, FIB_ADDRESS_TYPE, FIB_DESTINATION, FIRST, FOURTH_WORD, Field, IPV4, LOOPBACK_INDEX, MetaKey, NAT_DESTINATION, NETWORK_HEADER, NF_ACCEPT, NF_DROP, RTN_LOCAL, SECOND, SECOND_WORD, SIXTH_WORD, SOURCE_ADDRESS, THIRD_WORD, UNEQUAL, compare, ct, in_set, in_subnet, interface_bytes, is_ipv4, mask, masquerade, meta, named, next_turn, numbers, payload, verdict};
 use super::link::BridgeSpec;
 use super::nft::{
-    BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Register, Rule, Ruleset, Set,
+    BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Rule, Ruleset, Set,
 };
 
 /// What one owner publishes, and the bridges that it is published from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NatTable {
     pub bridges: Vec<NatBridge>,
+    /// Several of one bind, host port and protocol share the connections.
     pub mappings: Vec<NatPortMapping>,
+    /// Several of one bridge and address share the connections.
+    pub services: Vec<NatService>,
+}
+
+/// An address on a bridge that leads to one of the containers on it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NatService {
+    /// The bridge's interface.
+    pub ifname: String,
+    /// One of the bridge's own addresses, beside its gateway.
+    pub address: Ipv4Addr,
+    pub target: Ipv4Addr,
 }
 
 /// A bridge whose containers reach out through masquerade and are reached through published ports only.
@@ -96,6 +117,16 @@ pub const ADDRESS_PORTS: &str = "address_ports";
 pub const LOOPBACK_PORTS: &str = "loopback_ports";
 /// The map of ports that are published on all addresses.
 pub const PUBLIC_PORTS: &str = "public_ports";
+/// The maps of ports that several targets share, one for each of the maps above.
+pub const SPREAD: [(&str, &str); 3] = [
+    (ADDRESS_PORTS, "address_spread"),
+    (LOOPBACK_PORTS, "loopback_spread"),
+    (PUBLIC_PORTS, "public_spread"),
+];
+/// The map of services.
+pub const SERVICES: &str = "services";
+/// How many turns are dealt out among the targets of a port or service. As many targets at most get any.
+pub const TURNS: u32 = 256;
 const BRIDGES: &str = "bridges";
 const SAME_BRIDGE: &str = "same_bridge";
 const GATEWAYS: &str = "gateways";
@@ -152,7 +183,7 @@ impl NatTable {
     }
 
     fn sets(&self) -> Vec<Set> {
-        use FieldType::{InterfaceName, Ipv4Address, Port, Protocol};
+        use FieldType::{InterfaceName, Ipv4Address, Port, Protocol, Turn};
         let target = FieldTypes::of(&[Ipv4Address, Port]);
         let by_address = FieldTypes::of(&[Ipv4Address, Protocol, Port]);
         let map = |name: &str, key| Set {
@@ -169,43 +200,77 @@ impl NatTable {
             flags: 0,
             elements: self.bridges.iter().map(|bridge| (element(bridge), Vec::new())).collect(),
         };
+        let gateways = self.bridges.iter().map(|bridge| (bridge.ifname.as_str(), bridge.gateway));
+        let services = self.services.iter().map(|service| (service.ifname.as_str(), service.address));
+        let own: BTreeSet<(&str, Ipv4Addr)> = gateways.chain(services).collect();
+        let spread_by_address = FieldTypes::of(&[Ipv4Address, Protocol, Port, Turn]);
+        let services = Set {
+            name: SERVICES.to_owned(),
+            key: FieldTypes::of(&[InterfaceName, Ipv4Address, Turn]),
+            value: Some(FieldTypes::of(&[Ipv4Address])),
+            flags: 0,
+            elements: self.service_turns(),
+        };
         vec![
             map(ADDRESS_PORTS, by_address),
             map(LOOPBACK_PORTS, by_address),
             map(PUBLIC_PORTS, FieldTypes::of(&[Protocol, Port])),
+            map(spread_of(ADDRESS_PORTS), spread_by_address),
+            map(spread_of(LOOPBACK_PORTS), spread_by_address),
+            map(spread_of(PUBLIC_PORTS), FieldTypes::of(&[Protocol, Port, Turn])),
+            services,
             set(BRIDGES, &[InterfaceName], |bridge| interface_bytes(&bridge.ifname).to_vec()),
             set(SAME_BRIDGE, &[InterfaceName, InterfaceName], |bridge| [interface_bytes(&bridge.ifname); 2].concat()),
-            set(GATEWAYS, &[Ipv4Address], |bridge| bridge.gateway.octets().to_vec()),
-            set(OWN_GATEWAY, &[InterfaceName, Ipv4Address], |bridge| {
-                [&interface_bytes(&bridge.ifname)[..], &bridge.gateway.octets()].concat()
-            }),
+            Set {
+                elements: own.iter().map(|(_, address)| (address.octets().to_vec(), Vec::new())).collect(),
+                ..set(GATEWAYS, &[Ipv4Address], |_| Vec::new())
+            },
+            Set {
+                elements: own
+                    .iter()
+                    .map(|(ifname, address)| ([&interface_bytes(ifname)[..], &address.octets()].concat(), Vec::new()))
+                    .collect(),
+                ..set(OWN_GATEWAY, &[InterfaceName, Ipv4Address], |_| Vec::new())
+            },
         ]
     }
 
-    fn ports(&self, map: &str) -> std::collections::BTreeMap<Vec<u8>, Vec<u8>> {
-        let elements = self.mappings.iter().map(NatPortMapping::element);
-        elements.filter(|(name, ..)| *name == map).map(|(_, key, value)| (key, value)).collect()
+    /// What ports lead to, those of one target in a map of their own.
+    fn ports(&self, map: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut by_key: BTreeMap<(&str, Vec<u8>), Vec<Vec<u8>>> = BTreeMap::new();
+        for (single, key, value) in self.mappings.iter().map(NatPortMapping::element) {
+            by_key.entry((single, key)).or_default().push(value);
+        }
+        let mut elements = BTreeMap::new();
+        for ((single, key), values) in by_key {
+            match values.len() {
+                1 if single == map => elements.extend(values.into_iter().map(|value| (key.clone(), value))),
+                2.. if spread_of(single) == map => elements.extend(deal(&key, &values)),
+                _ => {}
+            }
+        }
+        elements
+    }
+
+    fn service_turns(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut by_key: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
+        for service in &self.services {
+            let key = [&interface_bytes(&service.ifname)[..], &service.address.octets()].concat();
+            by_key.entry(key).or_default().push(service.target.octets().to_vec());
+        }
+        by_key.iter().flat_map(|(key, values)| deal(key, values)).collect()
     }
 }
 
-const NF_DROP: u32 = 0;
-const NF_ACCEPT: u32 = 1;
-/// `NFT_CMP_EQ`, `NFT_CMP_NEQ`.
-const EQUAL: u32 = 0;
-const UNEQUAL: u32 = 1;
-/// `NFPROTO_IPV4`.
-const IPV4: u8 = 2;
-/// The loopback link has this index in every network namespace.
-const LOOPBACK_INDEX: u32 = 1;
-/// The conntrack states established and related, as `NFT_CT_STATE` shows them.
-const ANSWERING: u32 = 0b110;
-/// `IPS_DST_NAT`.
-const DESTINATION_TRANSLATED: u32 = 1 << 5;
-/// The first register, and the second and fifth four bytes of the register file.
-const FIRST: Register = 1;
-const SECOND_WORD: Register = 9;
-const THIRD_WORD: Register = 10;
-const SECOND: Register = 2;
+/// The map of shared ports that belongs to a map of ports.
+fn spread_of(map: &str) -> &'static str {
+    SPREAD.iter().find(|(single, _)| *single == map).map_or("", |(_, spread)| spread)
+}
+
+/// The turns dealt out among values, as elements.
+fn deal<'a>(key: &'a [u8], values: &'a [Vec<u8>]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + 'a {
+    (0..TURNS).zip(values.iter().cycle()).map(move |(turn, value)| ([key, &turn.to_ne_bytes()].concat(), value.clone()))
+}
 
 const GUARD: &str = "guard";
 const INPUT: &str = "input";
@@ -280,23 +345,27 @@ fn forward_rules() -> Vec<Rule> {
 }
 
 fn port_rules() -> Vec<Rule> {
-    let rule = |chain: &str, map: &str| {
+    let rule = |chain: &str, single: &str, share: Share| {
+        let map = if share == Share::Many { spread_of(single) } else { single };
         let mut expressions = is_ipv4().to_vec();
-        let mut registers = [FIRST, SECOND_WORD, THIRD_WORD].into_iter();
-        let mut next = || registers.next().unwrap_or(THIRD_WORD);
+        let mut registers = [FIRST, SECOND_WORD, THIRD_WORD, FOURTH_WORD].into_iter();
+        let mut next = || registers.next().unwrap_or(FOURTH_WORD);
         // An address in 127.0.0.0/8 is always the host's own. Of others only those that are: a packet on its way through
         // the host to someone else is not ours to lead astray.
-        if map != LOOPBACK_PORTS {
+        if single != LOOPBACK_PORTS {
             expressions.extend([
                 Expression::Fib { result: FIB_ADDRESS_TYPE, flags: FIB_DESTINATION, into: FIRST },
                 compare(EQUAL, &RTN_LOCAL.to_ne_bytes()),
             ]);
         }
-        if map != PUBLIC_PORTS {
+        if single != PUBLIC_PORTS {
             expressions.push(payload(DESTINATION_ADDRESS, next()));
         }
         expressions.push(Expression::Meta { key: MetaKey::TransportProtocol as u32, into: next() });
         expressions.push(payload(DESTINATION_PORT, next()));
+        if share == Share::Many {
+            expressions.push(next_turn(next()));
+        }
         expressions.push(Expression::Lookup {
             set: map.to_owned(),
             key: FIRST,
@@ -312,13 +381,37 @@ fn port_rules() -> Vec<Rule> {
         });
         named(chain, &format!("ports in {map}"), expressions)
     };
-    vec![
-        rule(PREROUTING, ADDRESS_PORTS),
-        rule(PREROUTING, PUBLIC_PORTS),
-        rule(OUTPUT, LOOPBACK_PORTS),
-        rule(OUTPUT, ADDRESS_PORTS),
-        rule(OUTPUT, PUBLIC_PORTS),
-    ]
+    let mut rules = Vec::new();
+    for share in [Share::One, Share::Many] {
+        rules.push(rule(PREROUTING, ADDRESS_PORTS, share));
+        rules.push(rule(PREROUTING, PUBLIC_PORTS, share));
+        rules.push(rule(OUTPUT, LOOPBACK_PORTS, share));
+        rules.push(rule(OUTPUT, ADDRESS_PORTS, share));
+        rules.push(rule(OUTPUT, PUBLIC_PORTS, share));
+    }
+    rules.push(service_rule());
+    rules
+}
+
+/// How many targets the ports of a map have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Share {
+    One,
+    Many,
+}
+
+/// The address alone is translated: a service has all the ports that its containers have.
+fn service_rule() -> Rule {
+    let mut rule = is_ipv4().to_vec();
+    rule.push(meta(MetaKey::InterfaceName));
+    rule.push(payload(DESTINATION_ADDRESS, SECOND));
+    rule.push(next_turn(SIXTH_WORD));
+    let inverted = Inverted::No;
+    rule.push(Expression::Lookup { set: SERVICES.to_owned(), key: FIRST, into: Some(FIRST), inverted });
+    // As the kernel shows it: an address as a range of one, and that there is one (`NF_NAT_RANGE_MAP_IPS`).
+    let attributes = [(1, NAT_DESTINATION), (2, IPV4.into()), (3, FIRST), (4, FIRST), (7, 1)];
+    rule.push(Expression::Foreign { name: "nat".into(), attributes: numbers(&attributes) });
+    named(PREROUTING, "services", rule)
 }
 
 fn loopback_masquerade() -> Rule {
@@ -349,94 +442,6 @@ fn bridge_hairpin(bridge: &NatBridge) -> Rule {
     named(POSTROUTING, &format!("hairpin of bridge {}", bridge.name), rule)
 }
 
-/// What the kernel knows of a packet besides its bytes (`NFT_META_*`).
-#[derive(Clone, Copy)]
-enum MetaKey {
-    InterfaceIndex = 4,
-    OutInterfaceIndex = 5,
-    InterfaceName = 6,
-    OutInterfaceName = 7,
-    NetworkProtocol = 15,
-    TransportProtocol = 16,
-}
-
-/// A run of bytes in one of a packet's headers.
-#[derive(Clone, Copy)]
-struct Field {
-    base: u32,
-    offset: u32,
-    length: u32,
-}
-
-const NETWORK_HEADER: u32 = 1;
-const TRANSPORT_HEADER: u32 = 2;
-const SOURCE_ADDRESS: Field = Field { base: NETWORK_HEADER, offset: 12, length: 4 };
-const DESTINATION_ADDRESS: Field = Field { base: NETWORK_HEADER, offset: 16, length: 4 };
-/// At the same place in TCP and UDP.
-const DESTINATION_PORT: Field = Field { base: TRANSPORT_HEADER, offset: 2, length: 2 };
-/// `NFT_CT_STATE`, `NFT_CT_STATUS`.
-const CT_STATE: u32 = 0;
-const CT_STATUS: u32 = 2;
-/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`, `RTN_LOCAL`.
-const FIB_ADDRESS_TYPE: u32 = 3;
-const FIB_DESTINATION: u32 = 2;
-const RTN_LOCAL: u32 = 2;
-/// `NFT_NAT_DNAT`.
-const NAT_DESTINATION: u32 = 1;
-
-fn named(chain: &str, name: &str, expressions: Vec<Expression>) -> Rule {
-    Rule { chain: chain.to_owned(), name: name.to_owned(), expressions }
-}
-
-fn meta(key: MetaKey) -> Expression {
-    Expression::Meta { key: key as u32, into: FIRST }
-}
-
-fn ct(key: u32) -> Expression {
-    Expression::Ct { key, into: FIRST }
-}
-
-fn payload(field: Field, into: Register) -> Expression {
-    Expression::Payload { base: field.base, offset: field.offset, length: field.length, into }
-}
-
-fn compare(operation: u32, value: &[u8]) -> Expression {
-    Expression::Compare { operation, register: FIRST, value: value.to_vec() }
-}
-
-fn mask(mask: &[u8]) -> Expression {
-    Expression::Bitwise { from: FIRST, into: FIRST, mask: mask.to_vec(), xor: vec![0; mask.len()] }
-}
-
-fn in_set(set: &str, inverted: Inverted) -> Expression {
-    Expression::Lookup { set: set.to_owned(), key: FIRST, into: None, inverted }
-}
-
-fn verdict(code: u32) -> Expression {
-    Expression::Verdict { code, chain: None }
-}
-
-fn masquerade() -> Expression {
-    Expression::Masquerade { attributes: Vec::new() }
-}
-
-/// In a table of family `inet` the headers of both protocols pass; an offset means nothing before this.
-fn is_ipv4() -> [Expression; 2] {
-    [meta(MetaKey::NetworkProtocol), compare(EQUAL, &[IPV4])]
-}
-
-fn in_subnet(field: Field, subnet: Ipv4Net) -> [Expression; 3] {
-    [payload(field, FIRST), mask(&subnet.netmask().octets()), compare(EQUAL, &subnet.network().octets())]
-}
-
-/// An interface's name as it stands in a register; a longer one is cut, as no interface can have it.
-fn interface_bytes(name: &str) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    let length = name.len().min(bytes.len() - 1);
-    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -457,7 +462,7 @@ mod tests {
     }
 
     fn ruleset(mappings: &[NatPortMapping]) -> Ruleset {
-        NatTable { bridges: vec![bridge("front")], mappings: mappings.into() }.ruleset()
+        NatTable { bridges: vec![bridge("front")], mappings: mappings.into(), ..NatTable::default() }.ruleset()
     }
 
     /// The chains that lead to a map, and what the map says.
@@ -497,12 +502,43 @@ mod tests {
     }
 
     #[test]
+    fn a_port_of_several_is_dealt_out_among_them() {
+        let target = |last| (Ipv4Addr::new(10, 70, 0, last), 80);
+        let mappings = [2, 3, 4].map(|last| NatPortMapping { target: target(last), ..tcp(NatBind::Public, 80) });
+        let ruleset = ruleset(&mappings);
+        let set = |name: &str| ruleset.sets.iter().find(|set| set.name == name).unwrap();
+        assert!(set(PUBLIC_PORTS).elements.is_empty());
+        let spread = &set("public_spread").elements;
+        assert_eq!(spread.len(), TURNS as usize);
+        let share = |last| spread.values().filter(|value| value[..4] == target(last).0.octets()).count();
+        assert_eq!([share(2), share(3), share(4)], [86, 85, 85]);
+    }
+
+    #[test]
+    fn a_service_is_known_on_its_own_bridge_alone() {
+        let service = |address: [u8; 4], last| NatService {
+            ifname: "br-front".into(),
+            address: address.into(),
+            target: Ipv4Addr::new(10, 70, 0, last),
+        };
+        let services = vec![service([10, 70, 0, 62], 2), service([10, 70, 0, 62], 3)];
+        let ruleset = NatTable { bridges: vec![bridge("front")], services, ..NatTable::default() }.ruleset();
+        let set = |name: &str| ruleset.sets.iter().find(|set| set.name == name).unwrap();
+        let turns = set(SERVICES);
+        assert_eq!(turns.elements.len(), TURNS as usize);
+        let (key, value) = turns.elements.iter().next().unwrap();
+        assert_eq!(turns.key.describe(key), "br-front 10.70.0.62 0");
+        assert_eq!(turns.value.unwrap().describe(value), "10.70.0.2");
+        assert_eq!(set(GATEWAYS).elements.len(), 2, "guarded as the gateway is");
+    }
+
+    #[test]
     fn a_rule_is_named_after_the_bridge_that_people_know() {
         let names: Vec<_> = ruleset(&[]).rules.into_iter().map(|rule| rule.name).collect();
         assert!(names.contains(&"masquerade of bridge front".to_owned()), "{names:?}");
         let mut unique = names.clone();
         unique.sort();
         unique.dedup();
-        assert_eq!(unique.len() + 2, names.len(), "only the two maps looked up in two chains share a name: {names:?}");
+        assert_eq!(unique.len() + 4, names.len(), "only the four maps looked up in two chains share a name: {names:?}");
     }
 }

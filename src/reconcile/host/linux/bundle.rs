@@ -50,6 +50,7 @@ pub(super) fn monitor_spec(desired: &DesiredContainer, found: &Found) -> Monitor
         cgroup_root: found.cgroup_root.clone(),
         cgroup: found.cgroup.clone(),
         own_netns: true,
+        shares: desired.shares,
         init: desired.spec.init,
         restart: desired.live.restart,
         health: desired.live.health.clone(),

@@ -155,7 +155,7 @@ impl LinuxHost {
         write_json(&bundle.join(STORED), &StoredContainer::from(&wanted))
     }
 
-    fn monitor_of(&self, instance: &str) -> Result<i32, HostError> {
+    pub(super) fn monitor_of(&self, instance: &str) -> Result<i32, HostError> {
         match client::read_status(&self.bundle(instance)).doing(|| format!("read the status of `{instance}`"))? {
             client::Found::Watched(status) => Ok(status.monitor_pid),
             _ => Err(HostError::Said(format!("`{instance}` has no monitor"))),

@@ -47,8 +47,9 @@ impl StackLock {
         Err(LockError::Held { stack: stack.into() })
     }
 
-    /// Removes the stack's folder, which is empty, and the one of all stacks where it was the last.
+    /// Removes the stack's folder, which holds no container any more, and the one of all stacks where it was the last.
     pub fn remove_with_folder(self) -> Result<(), LockError> {
+        super::orders::Orders::of(&self.folder).forget();
         match fs::remove_dir(&self.folder) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(LockError::Failed { path: self.folder.clone(), source });

@@ -9,12 +9,16 @@ mod lock;
 mod nat;
 mod network;
 mod observe;
+mod orders;
 mod registries;
+mod roll;
 mod wait;
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::OnceCell;
@@ -226,6 +230,7 @@ impl Host for LinuxHost {
                 self.remove_container(&desired.instance, LinksOf::Deleted).await?;
                 self.create_container(*desired).await
             }
+            Action::RollContainer(roll) => self.roll(*roll).await,
             Action::AdjustContainer(adjust) => self.adjust_container(*adjust).await,
             Action::RemoveContainer { instance, links } => self.remove_container(&instance, links).await,
         }
@@ -236,10 +241,16 @@ impl Host for LinuxHost {
     }
 }
 
-/// The names in a folder; none where there is no such folder.
+/// Runs as the helper that a monitor calls; see [`orders::turn`].
+pub fn turn(bundle: &Path, leaves: bool, netns: OwnedFd) -> ExitCode {
+    orders::turn(bundle, leaves, netns)
+}
+
+/// The names in a folder but for hidden ones; none where there is no such folder.
 fn folder_names(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return vec![] };
-    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| !name.starts_with('.')).collect()
 }
 
 /// Passes over an error that says that all is well.

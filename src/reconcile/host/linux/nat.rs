@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::LinuxHost;
+use super::orders::Orders;
 use crate::model::{PortBind, Protocol};
 use crate::plan::{DesiredNat, Kind, Label, digest_of};
 use crate::reconcile::actual::ActualNat;
 use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::net::{
-    NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, NftError, Ruleset, Set, TableState,
+    NatBind, NatBridge, NatPortMapping, NatProtocol, NatService, NatTable, Nft, NftError, Ruleset, SERVICES, SPREAD, Set,
+    TURNS, TableState,
 };
 
 impl LinuxHost {
     /// The run's one socket.
-    fn nft(&self) -> Result<&Nft, NftError> {
+    pub(super) fn nft(&self) -> Result<&Nft, NftError> {
         if let Some(nft) = self.nft.get() {
             return Ok(nft);
         }
@@ -22,7 +24,7 @@ impl LinuxHost {
         Ok(self.nft.get_or_init(|| opened))
     }
 
-    fn table_name(&self) -> String {
+    pub(super) fn table_name(&self) -> String {
         format!("stack_{}", self.stack)
     }
 
@@ -39,7 +41,11 @@ impl LinuxHost {
             name: "table".into(),
             digest: digest_of(&parts(&ruleset)),
         };
-        nft.replace_table(&self.table_name(), &ruleset, &label.to_string()).doing(doing)?;
+        let orders = Orders::of(&self.stack_folder());
+        let _turn = orders.lock().doing(doing)?;
+        orders.save(nat).doing(doing)?;
+        let now = table(&orders.served(nat)).ruleset();
+        nft.replace_table(&self.table_name(), &now, &label.to_string()).doing(doing)?;
         let before = before.map(|table| parts(&table.ruleset)).unwrap_or_default();
         nft.forget_udp_flows(&moved_udp_ports(&before, &parts(&ruleset)))
             .doing(|| "forget the flows of UDP ports that moved")?;
@@ -51,6 +57,7 @@ impl LinuxHost {
         let nft = self.nft().doing(doing)?;
         let before = nft.observe(&self.table_name()).doing(doing)?;
         nft.delete_table(&self.table_name()).doing(doing)?;
+        Orders::of(&self.stack_folder()).forget();
         let before = before.map(|table| parts(&table.ruleset)).unwrap_or_default();
         nft.forget_udp_flows(&moved_udp_ports(&before, &BTreeMap::new()))
             .doing(|| "forget the flows of UDP ports that went")?;
@@ -65,7 +72,8 @@ impl LinuxHost {
             if table.state == TableState::Dormant {
                 parts.insert("table".into(), "dormant".into());
             }
-            ActualNat { label: table.label.and_then(|text| text.parse().ok()), parts }
+            let told = Orders::of(&self.stack_folder()).load();
+            ActualNat { label: table.label.and_then(|text| text.parse().ok()), parts, told }
         }))
     }
 }
@@ -75,7 +83,8 @@ pub(super) fn parts_wanted(nat: &DesiredNat) -> BTreeMap<String, String> {
     parts(&table(nat).ruleset())
 }
 
-fn table(nat: &DesiredNat) -> NatTable {
+pub(super) fn table(nat: &DesiredNat) -> NatTable {
+    let ifname = |name: &String| nat.bridges.iter().find(|(bridge, _)| bridge == name).map(|(_, bridge)| &bridge.ifname);
     NatTable {
         bridges: nat
             .bridges
@@ -101,6 +110,14 @@ fn table(nat: &DesiredNat) -> NatTable {
                     Protocol::Udp => NatProtocol::Udp,
                 },
                 target: (target.address, target.port.container_port),
+            })
+            .collect(),
+        services: nat
+            .services
+            .iter()
+            .filter_map(|service| {
+                let (ifname, address, target) = (ifname(&service.bridge)?.clone(), service.address, service.target);
+                Some(NatService { ifname, address, target })
             })
             .collect(),
     }
@@ -135,21 +152,40 @@ fn parts(ruleset: &Ruleset) -> BTreeMap<String, String> {
     parts
 }
 
-fn set_parts(set: &Set) -> impl Iterator<Item = (String, String)> {
-    let kind = (format!("set {}", set.name), format!("{}:{}", set.key.number, set.value.map_or(0, |v| v.number)));
-    let elements = set.elements.iter().map(|(key, value)| {
+fn set_parts(set: &Set) -> Vec<(String, String)> {
+    let kind = format!("{}:{}", set.key.number, set.value.map_or(0, |v| v.number));
+    let mut parts = vec![(format!("set {}", set.name), kind)];
+    // The targets of a port or service, each with the turns that it has.
+    let mut shared: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
+    let is_spread = SPREAD.iter().any(|(_, spread)| *spread == set.name);
+    for (key, value) in &set.elements {
         let words = set.key.describe(key);
-        match (set.value, words.split(' ').collect::<Vec<_>>().as_slice()) {
-            (Some(types), [address, protocol, port]) => {
-                (format!("port {address}:{port}/{protocol}"), types.describe(value).replace(' ', ":"))
+        let target = set.value.map(|types| types.describe(value).replace(' ', ":")).unwrap_or_default();
+        match words.split(' ').collect::<Vec<_>>().as_slice() {
+            [address, protocol, port, _] if is_spread => {
+                let turns = shared.entry(format!("port {address}:{port}/{protocol}")).or_default();
+                *turns.entry(target).or_default() += 1;
             }
-            (Some(types), [protocol, port]) => {
-                (format!("port public:{port}/{protocol}"), types.describe(value).replace(' ', ":"))
+            [protocol, port, _] if is_spread => {
+                let turns = shared.entry(format!("port public:{port}/{protocol}")).or_default();
+                *turns.entry(target).or_default() += 1;
             }
-            (_, _) => (format!("set {}: {words}", set.name), "member".into()),
+            [ifname, address, _] if set.name == SERVICES => {
+                *shared.entry(format!("service {address} on {ifname}")).or_default().entry(target).or_default() += 1;
+            }
+            [address, protocol, port] if set.value.is_some() => {
+                parts.push((format!("port {address}:{port}/{protocol}"), target));
+            }
+            [protocol, port] if set.value.is_some() => parts.push((format!("port public:{port}/{protocol}"), target)),
+            _ => parts.push((format!("set {}: {words}", set.name), "member".into())),
         }
-    });
-    std::iter::once(kind).chain(elements)
+    }
+    parts.extend(shared.into_iter().map(|(name, turns)| {
+        let whole = turns.values().sum::<u32>() == TURNS;
+        let targets = turns.into_keys().collect::<Vec<_>>().join(", ");
+        (name, if whole { targets } else { format!("{targets} in part") })
+    }));
+    parts
 }
 
 /// UDP ports that led somewhere and do not lead there any more: the kernel remembers their flows.

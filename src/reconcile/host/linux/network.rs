@@ -20,7 +20,11 @@ impl LinuxHost {
     pub(super) async fn create_bridge(&self, name: &str, bridge: &DesiredBridge) -> Result<(), HostError> {
         let spec = self.bridge_spec(name, bridge);
         self.links().await?.create_bridge(&spec).await.doing(|| format!("make bridge `{name}`"))?;
-        self.switch_bridge(&bridge.ifname)
+        self.switch_bridge(&bridge.ifname)?;
+        match bridge.services.is_empty() {
+            true => Ok(()),
+            false => self.set_addresses(name, bridge).await,
+        }
     }
 
     fn bridge_spec(&self, name: &str, bridge: &DesiredBridge) -> BridgeSpec {
@@ -44,15 +48,27 @@ impl LinuxHost {
         let doing = || format!("put bridge `{name}` right");
         let found = links.list().doing(doing)?.into_iter().find(|link| link.name == bridge.ifname);
         let Some(link) = found else { return self.create_bridge(name, bridge).await };
-        let held: Vec<Ipv4Net> = v4_addresses(&link);
-        if !held.contains(&bridge.gateway) {
-            links.add_address(link.index, bridge.gateway).await.doing(doing)?;
-        }
-        for other in held.into_iter().filter(|address| *address != bridge.gateway) {
-            links.remove_address(link.index, other).await.doing(doing)?;
-        }
+        self.set_addresses(name, bridge).await?;
         self.switch_bridge(&bridge.ifname)?;
         links.finish_bridge(link.index, &self.bridge_spec(name, bridge)).await.doing(doing)
+    }
+
+    /// Its own address and those of services, and no others.
+    async fn set_addresses(&self, name: &str, bridge: &DesiredBridge) -> Result<(), HostError> {
+        let links = self.links().await?;
+        let doing = || format!("set the addresses of bridge `{name}`");
+        let found = links.list().doing(doing)?.into_iter().find(|link| link.name == bridge.ifname);
+        let Some(link) = found else { return Err(HostError::Said(format!("bridge `{name}` went away"))) };
+        let held: Vec<Ipv4Net> = v4_addresses(&link);
+        let services = bridge.services.iter().map(|address| Ipv4Net::from(*address));
+        let wanted: Vec<Ipv4Net> = std::iter::once(bridge.gateway).chain(services).collect();
+        for address in wanted.iter().filter(|address| !held.contains(address)) {
+            links.add_address(link.index, *address).await.doing(doing)?;
+        }
+        for other in held.into_iter().filter(|address| !wanted.contains(address)) {
+            links.remove_address(link.index, other).await.doing(doing)?;
+        }
+        Ok(())
     }
 
     /// Deletes a bridge, and the links on it that its containers left behind.

@@ -70,7 +70,12 @@ impl LinuxHost {
                 labelled,
                 up: link.up,
                 mtu: link.mtu,
-                address: v4_addresses(link).first().copied(),
+                address: v4_addresses(link).iter().find(|address| address.prefix_len() < 32).copied(),
+                services: v4_addresses(link)
+                    .iter()
+                    .filter(|address| address.prefix_len() == 32)
+                    .map(|address| address.addr())
+                    .collect(),
                 local_routes: switches,
             };
             bridges.insert(name, bridge);
@@ -124,6 +129,10 @@ impl LinuxHost {
         found
     }
 
+    pub(super) fn stored(&self, instance: &str) -> Option<StoredContainer> {
+        read_stored(&self.bundle(instance))
+    }
+
     fn observe_container(
         &self,
         instance: &str,
@@ -143,7 +152,7 @@ impl LinuxHost {
         Ok(ActualContainer {
             // A group that lost a part limits nobody in it.
             label: label.filter(|_| group.as_ref().is_some_and(|group| group.is_complete())),
-            stored: read_stored(&bundle),
+            stored: self.stored(instance),
             limits,
             phase: phase(&found),
             health: health(&found),

@@ -44,12 +44,35 @@ impl LinuxHost {
         }
     }
 
+    /// The same, and at its first end the wait is over, although its restart policy may start it again: what dies while it
+    /// is tried out is not what is to take over.
+    pub(super) async fn reached_at_first_try(&self, instance: &str, condition: Condition) -> Result<(), HostError> {
+        let fails = self.watch(instance, |found| first_fault(found, instance));
+        tokio::select! {
+            reached = self.wait_until(instance, condition) => reached,
+            failed = fails => failed,
+        }
+    }
+
+    /// Waits for so long, and fails as soon as the instance ends or is unhealthy.
+    pub(super) async fn stays_well(&self, instance: &str, within: Duration) -> Result<(), HostError> {
+        if within.is_zero() {
+            return Ok(());
+        }
+        let fails = self.watch(instance, |found| first_fault(found, instance));
+        tokio::time::timeout(within, fails).await.unwrap_or(Ok(()))
+    }
+
     async fn watch_status(&self, instance: &str, condition: Condition) -> Result<(), HostError> {
+        self.watch(instance, |found| answer(found, instance, condition)).await
+    }
+
+    async fn watch(&self, instance: &str, answer: impl Fn(&Found) -> Answer) -> Result<(), HostError> {
         let bundle = self.bundle(instance);
         let doing = || format!("watch `{}`", bundle.display());
         let changes = watch_folder(&bundle).doing(doing)?;
         loop {
-            match answer(&read_status(&bundle).doing(doing)?, instance, condition) {
+            match answer(&read_status(&bundle).doing(doing)?) {
                 Answer::Reached => return Ok(()),
                 Answer::NotYet => {}
                 Answer::Never(message) => {
@@ -87,6 +110,21 @@ fn answer(found: &Found, instance: &str, condition: Condition) -> Answer {
         Condition::Started => Answer::Reached,
         Condition::Healthy => healthy(status, instance),
         Condition::Completed => completed(status, instance),
+    }
+}
+
+/// Never reached; what it says is why an instance that is tried out is not good.
+fn first_fault(found: &Found, instance: &str) -> Answer {
+    let status = match found {
+        Found::Watched(status) | Found::Ended(status) => status,
+        Found::Nothing => return Answer::Never(format!("`{instance}` does not run")),
+        Found::Abandoned(_) => return Answer::Never(format!("`{instance}` has lost its monitor")),
+    };
+    match status.state {
+        State::Exited | State::Restarting => Answer::Never(format!("`{instance}` ended {}", ending(status))),
+        _ if status.restarts > 0 => Answer::Never(format!("`{instance}` ended and was started again")),
+        _ if status.health == HealthState::Unhealthy => healthy(status, instance),
+        _ => Answer::NotYet,
     }
 }
 

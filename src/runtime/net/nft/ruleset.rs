@@ -110,10 +110,12 @@ pub enum FieldType {
     Protocol,
     Port,
     InterfaceName,
+    /// A number of 32 bits in the host's order.
+    Turn,
 }
 
 impl FieldType {
-    const ALL: [Self; 4] = [Self::Ipv4Address, Self::Protocol, Self::Port, Self::InterfaceName];
+    const ALL: [Self; 5] = [Self::Ipv4Address, Self::Protocol, Self::Port, Self::InterfaceName, Self::Turn];
 
     fn number(self) -> u32 {
         match self {
@@ -121,13 +123,15 @@ impl FieldType {
             Self::Protocol => 12,
             Self::Port => 13,
             Self::InterfaceName => 41,
+            // The `nft` program's plain integer has no width of its own; its mark has this one.
+            Self::Turn => 19,
         }
     }
 
     /// The bytes that a field takes, each padded to whole registers of four.
     fn bytes(self) -> usize {
         match self {
-            Self::Ipv4Address | Self::Protocol | Self::Port => 4,
+            Self::Ipv4Address | Self::Protocol | Self::Port | Self::Turn => 4,
             Self::InterfaceName => INTERFACE_NAME_BYTES,
         }
     }
@@ -185,6 +189,7 @@ impl FieldTypes {
                     other => format!("protocol {other}"),
                 },
                 FieldType::Port => u16::from_be_bytes([value[0], value[1]]).to_string(),
+                FieldType::Turn => u32::from_ne_bytes([value[0], value[1], value[2], value[3]]).to_string(),
                 FieldType::InterfaceName => {
                     String::from_utf8_lossy(value.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
                 }
@@ -242,7 +247,7 @@ pub enum Expression {
     Nat { kind: u32, family: u32, address: Register, port: Register, flags: u32 },
     /// Translates the source to the address of the link that the packet leaves by; its attributes as they came.
     Masquerade { attributes: Vec<u8> },
-    /// An expression that no rule of ours has, as it came.
+    /// An expression for which there is no form here, by the bytes of its attributes.
     Foreign { name: String, attributes: Vec<u8> },
 }
 
