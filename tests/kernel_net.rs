@@ -7,9 +7,9 @@ mod world;
 use std::net::Ipv4Addr;
 
 use stack::runtime::net::{
-    BridgeSpec, BridgeSwitch, ElementsChange, EndpointDifference, Expression, Inverted, NatBind, NatDifference, Nft,
-    NftError, Rule, Sysctls, VethSpec, configure_endpoint, differences, endpoint_differences, generate_veth_mac,
-    observe_endpoint, routes,
+    BridgeSpec, BridgeSwitch, ElementsChange, EndpointDifference, Expression, Inverted, NatBind, NatDifference,
+    NatTable, Nft, NftError, Rule, Sysctls, VethSpec, configure_endpoint, differences, endpoint_differences,
+    generate_veth_mac, observe_endpoint, routes,
 };
 
 use world::{CLIENT, DB, HOST, Namespace, OTHER, TABLE, WEB, World, endpoint, exchange, gateway, nat, tcp, udp};
@@ -507,4 +507,36 @@ fn two_owners_have_two_tables() {
         nft.delete_table("stack_a-b").unwrap();
         assert_eq!(nft.list_tables().unwrap().len(), 1);
     });
+}
+
+#[test]
+fn a_port_of_several_and_a_service_are_taken_by_turns() {
+    use stack::runtime::net::{Flows, NatService};
+    let world = World::new();
+    world.web.serve_udp(53, "web");
+    world.db.serve_udp(53, "db");
+    let service = Ipv4Addr::new(10, 70, 0, 60);
+    world.host.program("ip addr add 10.70.0.60/32 dev front");
+    let services = [WEB, DB].map(|target| NatService { ifname: "front".into(), address: service, target }).to_vec();
+    let table =
+        NatTable { services, ..nat(&[udp(NatBind::Public, 5353, (WEB, 53)), udp(NatBind::Public, 5353, (DB, 53))]) };
+    world.host.run(|| Nft::open().unwrap().replace_table(TABLE, &table.ruleset(), "v1 shop nat 00").unwrap());
+    let found = world.host.run(|| Nft::open().unwrap().observe(TABLE).unwrap().unwrap());
+    assert_eq!(differences(&table.ruleset(), &found), [], "the kernel shows it as it was written");
+    for (from, to, port) in [(&world.client, HOST, 5353), (&world.host, LOOPBACK, 5353), (&world.db, service, 53)] {
+        let answers: Vec<String> = (0..6)
+            .map(|_| {
+                let socket = from.udp(to, port);
+                let first = exchange(&socket).unwrap();
+                assert_eq!(exchange(&socket).unwrap(), first, "a flow stays with the one it was begun with");
+                first.split(' ').next().unwrap().to_owned()
+            })
+            .collect();
+        assert!(answers.iter().filter(|name| *name == "web").count() == 3, "{answers:?}");
+    }
+    assert!(exchange(&world.other.udp(service, 53)).is_err(), "a service is of its bridge alone");
+    let client = world.client.udp(HOST, 5353);
+    let before = exchange(&client).unwrap();
+    let address = if before.starts_with("web") { WEB } else { DB };
+    assert!(world.host.run(|| Flows::open().unwrap().forget_datagrams(address).unwrap()) >= 1);
 }

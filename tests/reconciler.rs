@@ -12,8 +12,8 @@ use stack::plan::{
 };
 use stack::reconcile::{
     Action, Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Event, HealthState,
-    Host, HostError, HostFacts, KernelLimits, Phase, Roll, RunFacts, Step, StoredContainer, Verb, Volumes, Wish, hosts_text, look,
-    travel,
+    Host, HostError, HostFacts, KernelLimits, Phase, Roll, RunFacts, Step, StoredContainer, Verb, Volumes, Wish,
+    hosts_text, look, travel,
 };
 
 /// A host that keeps its objects in memory, holds on to the kernel's rules about them, and dies when its fuse is burnt.
@@ -402,26 +402,20 @@ struct ContainerDraft {
 fn draft() -> impl Strategy<Value = Draft> {
     let bridges = proptest::collection::btree_map("[xyz]", 0u8..3, 0..3);
     let branches = proptest::collection::btree_map("[pq]", 0u8..3, 0..3);
-    let container =
+    let container = (
+        (0usize..5, proptest::collection::vec(any::<bool>(), 3), proptest::option::of(any::<bool>()), any::<bool>()),
         (
-            (
-                0usize..5,
-                proptest::collection::vec(any::<bool>(), 3),
-                proptest::option::of(any::<bool>()),
-                any::<bool>(),
-            ),
-            (
-                0u8..3,
-                0u8..3,
-                1u8..4,
-                any::<bool>(),
-                proptest::option::of(any::<bool>()),
-                proptest::collection::vec(any::<bool>(), 5),
-            ),
-        )
-            .prop_map(|((name, bridges, branch, volume), (env, memory, replicas, port, update, after))| {
-                ContainerDraft { name, bridges, branch, volume, env, memory, replicas, port, update, after }
-            });
+            0u8..3,
+            0u8..3,
+            1u8..4,
+            any::<bool>(),
+            proptest::option::of(any::<bool>()),
+            proptest::collection::vec(any::<bool>(), 5),
+        ),
+    )
+        .prop_map(|((name, bridges, branch, volume), (env, memory, replicas, port, update, after))| {
+            ContainerDraft { name, bridges, branch, volume, env, memory, replicas, port, update, after }
+        });
     (bridges, branches, proptest::collection::vec(container, 1..5)).prop_map(|(bridges, branches, containers)| Draft {
         bridges,
         branches,
@@ -566,6 +560,12 @@ proptest! {
         let (left, _) = go(&host, &Wish::Stack(&to));
         prop_assert_eq!(left, 0, "the next run goes on");
     }
+
+}
+
+proptest! {
+    // Each case is as many runs as there are half-steps.
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn killed_at_any_half_step_the_next_run_converges(from in draft(), to in draft()) {

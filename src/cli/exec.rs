@@ -30,7 +30,7 @@ pub fn run(global: &Global, args: &ExecArgs) -> ExitCode {
 fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, ExitCode> {
     let stack = load(&file_path(None, &args.file)).map_err(|_| ExitCode::from(OUR_FAULT))?;
     let known: Vec<String> = stack.containers.iter().flat_map(|(name, container)| instances(name, container)).collect();
-    let instance = known.iter().find(|instance| **instance == args.container).ok_or_else(|| {
+    let slot = known.iter().find(|slot| **slot == args.container).ok_or_else(|| {
         let hint = format!("{} has {}", stack.name, known.join(", "));
         failed(&format!("there is no container `{}`", args.container), &[&hint]);
         ExitCode::from(OUR_FAULT)
@@ -48,7 +48,7 @@ fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, ExitCode> {
         workdir: args.workdir.clone(),
         terminal: wants_terminal.then(own_size),
     };
-    let executed = host.exec(instance, &wish).map_err(|failure| {
+    let executed = host.exec(&host.instance_in(slot), &wish).map_err(|failure| {
         anstream::eprintln!("{} {}", paint(BAD, "error:"), failure.error.chain());
         ExitCode::from(u8::try_from(failure.code).unwrap_or(OUR_FAULT))
     })?;

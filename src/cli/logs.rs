@@ -13,7 +13,7 @@ use super::style::{DIM, paint};
 use crate::model::Name;
 use crate::monitor::log::reader::{From, LogReader, LogWatch};
 use crate::monitor::log::{Record, Stream};
-use crate::plan::instances;
+use crate::plan::{generations, instances};
 
 pub fn run(global: &Global, args: &LogsArgs) -> ExitCode {
     logs(global, args).map_or_else(|exit| exit, |()| Exit::Ok).into()
@@ -28,9 +28,14 @@ struct Source {
 fn logs(global: &Global, args: &LogsArgs) -> Result<(), Exit> {
     let stack = load(&file_path(None, &FileArg { file: args.file.clone() }))?;
     let known: Vec<String> = stack.containers.iter().flat_map(|(name, container)| instances(name, container)).collect();
-    let wanted = chosen(&known, &args.names, &stack.name)?;
-    let width = wanted.iter().map(String::len).max().unwrap_or(0);
     let folder = global.data_dir.join("logs").join(stack.name.as_str());
+    // Where one took over from another, each has written a part of it.
+    let of_both = |slot: String| {
+        let written: Vec<String> = generations(&slot).into_iter().filter(|name| folder.join(name).exists()).collect();
+        if written.is_empty() { vec![slot] } else { written }
+    };
+    let wanted: Vec<String> = chosen(&known, &args.names, &stack.name)?.into_iter().flat_map(of_both).collect();
+    let width = wanted.iter().map(String::len).max().unwrap_or(0);
     let from = args.tail.map_or(From::Oldest, From::Last);
     let mut sources = Vec::new();
     let mut watches = Vec::new();

@@ -83,8 +83,8 @@ pub async fn road(host: &LinuxHost, wish: &Wish<'_>, shown: &Shown<'_>) -> Resul
 async fn wait_for_health(host: &LinuxHost, stack: &Stack) -> Option<Exit> {
     let mut sick = None;
     for (name, container) in stack.containers.iter().filter(|(_, container)| container.health.is_some()) {
-        for instance in crate::plan::instances(name, container) {
-            if let Err(error) = host.reached(&instance, Condition::Healthy).await {
+        for slot in crate::plan::instances(name, container) {
+            if let Err(error) = host.reached(&host.instance_in(&slot), Condition::Healthy).await {
                 sick = Some(failed(&error.chain(), &[]));
             }
         }

@@ -55,7 +55,8 @@ impl Teller {
 
     /// Nobody can be told of a failure here; the next `up` sees what the table holds.
     pub fn tell(&mut self, bundle: &Path, turn: Turn) {
-        self.left.retain(|pid| !matches!(waitpid(*pid, Some(WaitPidFlag::WNOHANG)), Ok(status) if status.pid().is_some()));
+        self.left
+            .retain(|pid| !matches!(waitpid(*pid, Some(WaitPidFlag::WNOHANG)), Ok(status) if status.pid().is_some()));
         let Ok(bundle) = CString::new(bundle.as_os_str().as_bytes()) else { return };
         let Ok(pid) = self.spawn(&bundle, turn) else { return };
         if !ended(pid) {

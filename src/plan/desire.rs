@@ -9,14 +9,14 @@ use indexmap::{IndexMap, IndexSet};
 use ipnet::Ipv4Net;
 use sha2::{Digest, Sha256};
 
-use super::address::{gateway_of, room_of};
+use super::address::gateway_of;
 use super::generation::{Choice, choose, generations, order_of};
+use super::network::{Addresses, Network, decide_addresses, decide_subnets, desire_nat, endpoints, hosts};
 use super::{
-    AddressError, ContainerSpec, Desired, DesiredBridge, DesiredContainer, DesiredNat, Endpoint, Held, HostsLine,
-    ImageIdentity, LiveSpec, Order, PortTarget, SeccompSpec, SecretSpec, ServiceTarget, UpdatePlan, choose_subnet,
-    hand_out,
+    AddressError, ContainerSpec, Desired, DesiredBridge, DesiredContainer, Held, ImageIdentity, LiveSpec, Order,
+    SeccompSpec, SecretSpec, UpdatePlan,
 };
-use crate::model::{Container, Name, PortMap, Seccomp, Stack};
+use crate::model::{Container, Name, Seccomp, Stack};
 
 /// What an image says about the containers made of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,10 +104,8 @@ pub fn desire(stack: &Stack, resolved: &Resolved, kept: &Kept) -> Result<Desired
         wanted.extend(tried.containers.iter().map(|(instance, container)| (instance.clone(), container.digest())));
         desired = Some(tried);
     }
-    let mut choices: Vec<(String, Choice)> = slots
-        .iter()
-        .map(|(slot, order)| (slot.clone(), choose(slot, *order, &kept.instances, &wanted)))
-        .collect();
+    let mut choices: Vec<(String, Choice)> =
+        slots.iter().map(|(slot, order)| (slot.clone(), choose(slot, *order, &kept.instances, &wanted))).collect();
     let chosen = |choices: &[(String, Choice)]| -> Names {
         choices.iter().map(|(slot, choice)| (slot.clone(), choice.instance.clone())).collect()
     };
@@ -143,11 +141,13 @@ const CROWDED: Order = Order::StopFirst("its bridge has no address for a second 
 
 fn has_addresses_of(desired: &Desired, instance: &str, other: &str, kept: &Kept) -> bool {
     let endpoints = desired.containers.get(instance).map_or(&[][..], |container| &container.spec.endpoints);
-    endpoints.iter().any(|mine| kept.addresses.get(&mine.bridge).and_then(|held| held.get(other)) == Some(&mine.address))
+    endpoints
+        .iter()
+        .any(|mine| kept.addresses.get(&mine.bridge).and_then(|held| held.get(other)) == Some(&mine.address))
 }
 
 /// The instance of each place.
-type Names = BTreeMap<String, String>;
+pub(super) type Names = BTreeMap<String, String>;
 
 fn held_names(slot: &str, kept: &Kept) -> Vec<String> {
     generations(slot).into_iter().filter(|name| kept.instances.contains_key(name)).collect()
@@ -193,90 +193,6 @@ fn assemble(stack: &Stack, resolved: &Resolved, kept: &Kept, names: &Names) -> R
         containers,
         origins: stack.origins.clone(),
     })
-}
-
-/// What is decided about bridges and addresses, for the containers on them.
-struct Network<'a> {
-    bridges: &'a IndexMap<Name, DesiredBridge>,
-    /// By bridge, then by instance.
-    addresses: &'a ByBridge,
-    /// By bridge, then by container.
-    services: &'a ByBridge,
-    names: &'a Names,
-}
-
-type ByBridge = BTreeMap<String, BTreeMap<String, Ipv4Addr>>;
-
-struct Addresses {
-    of_instances: ByBridge,
-    of_services: ByBridge,
-}
-
-/// Whether peers call a container by an address that outlives its instances: where there are several, or where another one
-/// may take its place while it runs.
-fn is_service(container: &Container) -> bool {
-    container.replicas > 1 || order_of(container) == Order::StartFirst
-}
-
-/// What stands before a service's name where addresses are handed out; no instance is called so.
-const SERVICE: &str = "service ";
-
-fn decide_subnets(stack: &Stack, kept: &Kept) -> Result<BTreeMap<String, Ipv4Net>, DesireError> {
-    let mut subnets = BTreeMap::new();
-    for (name, bridge) in &stack.bridges {
-        let Some(subnet) = bridge.subnet else { continue };
-        let clash = kept.routes.iter().find(|(route, _)| {
-            route.prefix_len() > 0 && (route.contains(&subnet.network()) || subnet.contains(&route.network()))
-        });
-        if let Some((route, link)) = clash {
-            return Err(DesireError::SubnetTaken { bridge: name.clone(), subnet, route: *route, link: link.clone() });
-        }
-        subnets.insert(name.to_string(), subnet);
-    }
-    for (name, bridge) in &stack.bridges {
-        if bridge.subnet.is_some() {
-            continue;
-        }
-        let taken: Vec<Ipv4Net> = kept.routes.iter().map(|(net, _)| *net).chain(subnets.values().copied()).collect();
-        let held = kept.subnets.get(name.as_str()).copied();
-        let subnet = match held.filter(|subnet| !subnets.values().any(|other| other == subnet)) {
-            Some(subnet) => subnet,
-            None => choose_subnet(stack.name.as_str(), name.as_str(), &taken)?,
-        };
-        subnets.insert(name.to_string(), subnet);
-    }
-    Ok(subnets)
-}
-
-fn decide_addresses(
-    stack: &Stack,
-    subnets: &BTreeMap<String, Ipv4Net>,
-    kept: &Kept,
-    names: &Names,
-) -> Result<Addresses, DesireError> {
-    let none = BTreeMap::new();
-    let (mut of_instances, mut of_services) = (ByBridge::new(), ByBridge::new());
-    for (bridge, subnet) in subnets {
-        let joined = || stack.containers.iter().filter(|(_, c)| c.bridges.iter().any(|b| b.as_str() == bridge));
-        let mut wanted: Vec<String> = joined()
-            .flat_map(|(name, container)| instances(name, container))
-            .map(|slot| names[&slot].clone())
-            .collect();
-        let mut held = kept.addresses.get(bridge).unwrap_or(&none).clone();
-        let services = kept.services.get(bridge).unwrap_or(&none);
-        held.extend(services.iter().map(|(name, address)| (format!("{SERVICE}{name}"), *address)));
-        // Containers come first: a service that finds no room is called by the addresses of its instances.
-        let going = held.keys().filter(|name| !wanted.contains(name) && !name.starts_with(SERVICE)).count();
-        let room = room_of(*subnet).saturating_sub(wanted.len() + going);
-        wanted.extend(joined().filter(|(_, c)| is_service(c)).map(|(name, _)| format!("{SERVICE}{name}")).take(room));
-        let given = hand_out(bridge, *subnet, &wanted, &held)?;
-        let (services, containers): (Vec<_>, Vec<_>) =
-            given.into_iter().partition(|(name, _)| name.starts_with(SERVICE));
-        of_instances.insert(bridge.clone(), containers.into_iter().collect());
-        let named = |(name, address): (String, Ipv4Addr)| (name[SERVICE.len()..].to_owned(), address);
-        of_services.insert(bridge.clone(), services.into_iter().map(named).collect());
-    }
-    Ok(Addresses { of_instances, of_services })
 }
 
 fn desire_container(
@@ -421,91 +337,6 @@ fn seccomp(choice: &Seccomp, resolved: &Resolved) -> Result<SeccompSpec, DesireE
 
 fn read(hashes: &HashMap<PathBuf, String>, path: &Path) -> Result<String, DesireError> {
     hashes.get(path).cloned().ok_or_else(|| DesireError::FileUnread { path: path.into() })
-}
-
-fn endpoints(container: &Container, instance: &str, network: &Network) -> Vec<Endpoint> {
-    container
-        .bridges
-        .iter()
-        .enumerate()
-        .map(|(index, name)| {
-            let bridge = &network.bridges[name];
-            Endpoint {
-                bridge: name.to_string(),
-                interface: format!("eth{index}"),
-                address: network.addresses[name.as_str()][instance],
-                prefix: bridge.gateway.prefix_len(),
-                gateway: (index == 0).then(|| bridge.gateway.addr()),
-                mtu: bridge.mtu,
-            }
-        })
-        .collect()
-}
-
-/// Who can be called by name on the bridges that this instance is on: itself at its own address, a service at the address
-/// that outlives its instances, replicas each at its own too, and every other container at its own.
-fn hosts(stack: &Stack, spec: &ContainerSpec, instance: &str, network: &Network) -> Vec<HostsLine> {
-    let mut lines = Vec::new();
-    for endpoint in &spec.endpoints {
-        let bridge = &endpoint.bridge;
-        for (name, container) in &stack.containers {
-            if !container.bridges.iter().any(|joined| joined.as_str() == bridge) {
-                continue;
-            }
-            let service = network.services[bridge].get(name.as_str());
-            let slots = instances(name, container);
-            let is_own = slots.iter().any(|slot| network.names[slot] == instance);
-            // Its own name leads a container to itself: programs listen on the address of their host name.
-            if let Some(address) = service.filter(|_| slots.len() > 1 || !is_own) {
-                lines.push(HostsLine { address: *address, names: vec![name.to_string()] });
-            }
-            for slot in slots {
-                let other = &network.names[&slot];
-                let mut names = Vec::new();
-                if slot != name.as_str() || service.is_none() || other == instance {
-                    names.push(slot.clone());
-                }
-                if slot != name.as_str() && service.is_none() {
-                    names.push(name.to_string());
-                }
-                if other == instance && spec.hostname != slot {
-                    names.push(spec.hostname.clone());
-                }
-                if !names.is_empty() {
-                    lines.push(HostsLine { address: network.addresses[bridge][other], names });
-                }
-            }
-        }
-    }
-    if spec.endpoints.is_empty() {
-        lines.push(HostsLine { address: Ipv4Addr::LOCALHOST, names: vec![spec.hostname.clone()] });
-    }
-    lines
-}
-
-fn desire_nat(stack: &Stack, network: &Network) -> DesiredNat {
-    let (mut ports, mut services) = (Vec::new(), Vec::new());
-    for (name, container) in &stack.containers {
-        let instances: Vec<&String> = instances(name, container).iter().map(|slot| &network.names[slot]).collect();
-        for (place, bridge) in container.bridges.iter().enumerate() {
-            for instance in &instances {
-                let target = network.addresses[bridge.as_str()][*instance];
-                if place == 0 {
-                    let published = |port: &PortMap| PortTarget { instance: (*instance).clone(), port: *port, address: target };
-                    ports.extend(container.ports.iter().map(published));
-                }
-                services.extend(network.services[bridge.as_str()].get(name.as_str()).map(|address| ServiceTarget {
-                    service: name.to_string(),
-                    bridge: bridge.to_string(),
-                    address: *address,
-                    instance: (*instance).clone(),
-                    target,
-                }));
-            }
-        }
-    }
-    let bridges = network.bridges.iter().map(|(name, bridge)| (name.to_string(), bridge.clone())).collect();
-    DesiredNat { bridges, ports, services }
 }
 
 /// A bridge's link name. Hashes, because 15 bytes hold no two names, and cut names of two stacks could meet; the link's

@@ -144,8 +144,7 @@ impl DesiredNat {
             self.ports.iter().filter(|port| serves(&port.instance)).map(|port| port.port).collect();
         nat.ports.retain(|port| !served.contains(&port.port) || serves(&port.instance));
         let key = |service: &ServiceTarget| (service.bridge.clone(), service.address);
-        let served: HashSet<_> =
-            self.services.iter().filter(|service| serves(&service.instance)).map(key).collect();
+        let served: HashSet<_> = self.services.iter().filter(|service| serves(&service.instance)).map(key).collect();
         nat.services.retain(|service| !served.contains(&key(service)) || serves(&service.instance));
         nat
     }

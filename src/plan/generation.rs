@@ -40,7 +40,12 @@ pub(super) struct Choice {
 }
 
 /// Decides about a place whose wanted digests are `wanted`, one for each name that is held.
-pub(super) fn choose(slot: &str, order: Order, held: &BTreeMap<String, Held>, wanted: &BTreeMap<String, String>) -> Choice {
+pub(super) fn choose(
+    slot: &str,
+    order: Order,
+    held: &BTreeMap<String, Held>,
+    wanted: &BTreeMap<String, String>,
+) -> Choice {
     let names = generations(slot);
     let held_here: Vec<(&String, &Held)> = names.iter().filter_map(|name| Some((name, held.get(name)?))).collect();
     let runs = |name: &String| held.get(name).is_some_and(|held| held.runs && held.digest.is_some());
@@ -73,7 +78,9 @@ pub(super) fn order_of(container: &Container) -> Order {
         // Several replicas write to it at once already.
         () if writes && container.replicas < 2 => Order::StopFirst("two would write to one volume or folder"),
         () if asked => Order::StartFirst,
-        () if container.bridges.is_empty() => Order::StopFirst("no bridge leads to it, so nothing can be led elsewhere"),
+        () if container.bridges.is_empty() => {
+            Order::StopFirst("no bridge leads to it, so nothing can be led elsewhere")
+        }
         () if container.health.is_none() => Order::StopFirst("no `health` tells when a new one is ready"),
         () => Order::StartFirst,
     }

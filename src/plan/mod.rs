@@ -6,13 +6,15 @@ mod desire;
 mod desired;
 mod generation;
 mod label;
+mod network;
 mod picture;
 mod spec;
 
 pub use address::{AddressError, choose_subnet, hand_out};
 pub use desire::{DesireError, Kept, Resolved, ResolvedImage, bridge_ifname_prefix, desire, instances};
 pub use desired::{
-    Desired, DesiredBridge, DesiredContainer, DesiredNat, Kind, Order, PortTarget, ResourceId, ServiceTarget, UpdatePlan,
+    Desired, DesiredBridge, DesiredContainer, DesiredNat, Kind, Order, PortTarget, ResourceId, ServiceTarget,
+    UpdatePlan,
 };
 pub use generation::{Held, generations, slot_of};
 pub use label::{Label, LabelError};

@@ -154,7 +154,8 @@ impl Differ<'_> {
             return None;
         }
         // Where the last wish was the same as this one, somebody else changed it.
-        let same_wish = stored.is_some_and(|stored| stored.live == wanted.live && stored.after == wanted.after);
+        let same_wish = stored
+            .is_some_and(|stored| stored.live == wanted.live && order_change(&stored.after, &wanted.after).is_none());
         let (verb, why) = match same_wish {
             true => (Verb::Repair, "changed outside stack"),
             false => (Verb::Live, "settings differ"),
@@ -200,11 +201,12 @@ fn settings_changes(held: &LiveSpec, wanted: &LiveSpec) -> Vec<Change> {
 /// Another order restarts nothing; it is kept for the next `down`, which goes the way back.
 fn order_change(held: &[(String, Condition)], wanted: &[(String, Condition)]) -> Option<Change> {
     let words = |after: &[(String, Condition)]| {
-        let words: Vec<String> = after.iter().map(|(name, condition)| format!("{name} {condition:?}")).collect();
+        let words: Vec<String> =
+            after.iter().map(|(name, condition)| format!("{} {condition:?}", slot_of(name))).collect();
         (!words.is_empty()).then(|| words.join(", ").to_lowercase())
     };
     let change = || Change { field: "after".into(), from: words(held), to: words(wanted), place: None };
-    (held != wanted).then(change)
+    (words(held) != words(wanted)).then(change)
 }
 
 fn hosts_changes(held: Option<&str>, wanted: &str) -> Vec<Change> {

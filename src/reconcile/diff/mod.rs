@@ -20,8 +20,16 @@ pub trait HostFacts {
 
 /// The least that makes `actual` what `desired` says. `volumes` says whether volumes that nobody wants are removed.
 pub fn diff(desired: &Desired, actual: &Actual, facts: &dyn HostFacts, volumes: Volumes) -> Plan {
-    let mut differ =
-        Differ { desired, actual, facts, volumes, steps: Vec::new(), index: BTreeMap::new(), replaced: BTreeMap::new(), unchanged: 0 };
+    let mut differ = Differ {
+        desired,
+        actual,
+        facts,
+        volumes,
+        steps: Vec::new(),
+        index: BTreeMap::new(),
+        replaced: BTreeMap::new(),
+        unchanged: 0,
+    };
     differ.removed_ports_first();
     differ.containers_that_go();
     differ.forwarding();
@@ -150,7 +158,11 @@ impl Differ<'_> {
             let needed = |name: &str| {
                 going.iter().any(|(other, container)| {
                     *other != name
-                        && container.stored.iter().flat_map(|stored| &stored.after).any(|(needs, _)| needs == name)
+                        && container
+                            .stored
+                            .iter()
+                            .flat_map(|stored| &stored.after)
+                            .any(|(needs, _)| slot_of(needs) == slot_of(name))
                 })
             };
             let next = going.iter().position(|(name, _)| !needed(name)).unwrap_or(0);
@@ -159,7 +171,9 @@ impl Differ<'_> {
                 .actual
                 .containers
                 .iter()
-                .filter(|(_, other)| other.stored.iter().flat_map(|s| &s.after).any(|(needs, _)| needs == name))
+                .filter(|(_, other)| {
+                    other.stored.iter().flat_map(|s| &s.after).any(|(needs, _)| slot_of(needs) == slot_of(name))
+                })
                 .map(|(other, _)| ResourceId::new(Kind::Container, other))
                 .collect();
             let stays = self.desired.containers.keys().any(|wanted| slot_of(wanted) == slot_of(name));

@@ -66,8 +66,7 @@ impl Differ<'_> {
     pub(super) fn taking_over(&self, wanted: &DesiredContainer) -> Draft {
         let old = wanted.update.takes_over.clone().unwrap_or_default();
         let stored = self.actual.containers.get(&old).and_then(|held| held.stored.as_ref());
-        let changes =
-            stored.map(|stored| self.spec_changes(&in_place_of(stored, wanted), wanted)).unwrap_or_default();
+        let changes = stored.map(|stored| self.spec_changes(&in_place_of(stored, wanted), wanted)).unwrap_or_default();
         let begun = self.actual.containers.contains_key(&wanted.instance);
         let why = match (begun, changes.is_empty()) {
             (true, true) => "its replacement was not finished".to_owned(),

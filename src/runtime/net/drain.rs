@@ -46,7 +46,8 @@ struct Flow {
 impl Flow {
     fn is_open_connection_to(&self, address: Ipv4Addr) -> bool {
         let led = self.answered_by == address && self.to != address;
-        led && self.protocol != NatProtocol::Udp.number() && self.state.is_none_or(|state| (1..TIME_WAIT).contains(&state))
+        led && self.protocol != NatProtocol::Udp.number()
+            && self.state.is_none_or(|state| (1..TIME_WAIT).contains(&state))
     }
 
     /// Answers of a container whose flow was forgotten while they were under way begin a flow of their own, which would

@@ -27,11 +27,15 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use self::expression::{ANSWERING, CT_STATE, CT_STATUS, DESTINATION_ADDRESS, DESTINATION_PORT, DESTINATION_TRANSLATED, EQUAL, FIB_ADDRESS_TYPE, FIB_DESTINATION, FIRST, FOURTH_WORD, Field, IPV4, LOOPBACK_INDEX, MetaKey, NAT_DESTINATION, NETWORK_HEADER, NF_ACCEPT, NF_DROP, RTN_LOCAL, SECOND, SECOND_WORD, SIXTH_WORD, SOURCE_ADDRESS, THIRD_WORD, UNEQUAL, compare, ct, in_set, in_subnet, interface_bytes, is_ipv4, mask, masquerade, meta, named, next_turn, numbers, payload, verdict};
-use super::link::BridgeSpec;
-use super::nft::{
-    BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Rule, Ruleset, Set,
+use self::expression::{
+    ANSWERING, CT_STATE, CT_STATUS, DESTINATION_ADDRESS, DESTINATION_PORT, DESTINATION_TRANSLATED, EQUAL,
+    FIB_ADDRESS_TYPE, FIB_DESTINATION, FIRST, FOURTH_WORD, Field, IPV4, LOOPBACK_INDEX, MetaKey, NAT_DESTINATION,
+    NETWORK_HEADER, NF_ACCEPT, NF_DROP, RTN_LOCAL, SECOND, SECOND_WORD, SIXTH_WORD, SOURCE_ADDRESS, THIRD_WORD,
+    UNEQUAL, compare, ct, in_set, in_subnet, interface_bytes, is_ipv4, mask, masquerade, meta, named, next_turn,
+    numbers, payload, verdict,
 };
+use super::link::BridgeSpec;
+use super::nft::{BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Rule, Ruleset, Set};
 
 /// What one owner publishes, and the bridges that it is published from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,11 +122,8 @@ pub const LOOPBACK_PORTS: &str = "loopback_ports";
 /// The map of ports that are published on all addresses.
 pub const PUBLIC_PORTS: &str = "public_ports";
 /// The maps of ports that several targets share, one for each of the maps above.
-pub const SPREAD: [(&str, &str); 3] = [
-    (ADDRESS_PORTS, "address_spread"),
-    (LOOPBACK_PORTS, "loopback_spread"),
-    (PUBLIC_PORTS, "public_spread"),
-];
+pub const SPREAD: [(&str, &str); 3] =
+    [(ADDRESS_PORTS, "address_spread"), (LOOPBACK_PORTS, "loopback_spread"), (PUBLIC_PORTS, "public_spread")];
 /// The map of services.
 pub const SERVICES: &str = "services";
 /// How many turns are dealt out among the targets of a port or service. As many targets at most get any.
@@ -381,15 +382,15 @@ fn port_rules() -> Vec<Rule> {
         });
         named(chain, &format!("ports in {map}"), expressions)
     };
-    let mut rules = Vec::new();
-    for share in [Share::One, Share::Many] {
-        rules.push(rule(PREROUTING, ADDRESS_PORTS, share));
-        rules.push(rule(PREROUTING, PUBLIC_PORTS, share));
-        rules.push(rule(OUTPUT, LOOPBACK_PORTS, share));
-        rules.push(rule(OUTPUT, ADDRESS_PORTS, share));
-        rules.push(rule(OUTPUT, PUBLIC_PORTS, share));
-    }
+    let shares = [Share::One, Share::Many];
+    let chain = |chain: &'static str, maps: &'static [&str]| {
+        shares.into_iter().flat_map(move |share| maps.iter().map(move |map| (chain, *map, share)))
+    };
+    let mut rules: Vec<Rule> =
+        chain(PREROUTING, &[ADDRESS_PORTS, PUBLIC_PORTS]).map(|(chain, map, share)| rule(chain, map, share)).collect();
     rules.push(service_rule());
+    let output = chain(OUTPUT, &[LOOPBACK_PORTS, ADDRESS_PORTS, PUBLIC_PORTS]);
+    rules.extend(output.map(|(chain, map, share)| rule(chain, map, share)));
     rules
 }
 

@@ -27,7 +27,7 @@ use super::{Doing, Host, HostError};
 use crate::model::{Condition, Limits, Name, Stack};
 use crate::monitor::client::Launcher;
 use crate::monitor::log::reader::{From, LogReader};
-use crate::plan::{DesiredNat, Resolved};
+use crate::plan::{DesiredNat, Resolved, generations};
 use crate::reconcile::actual::{Actual, KernelLimits};
 use crate::reconcile::diff::HostFacts;
 use crate::reconcile::step::{Action, LinksOf};
@@ -136,6 +136,15 @@ impl LinuxHost {
     /// An instance's bundle.
     pub fn bundle(&self, instance: &str) -> PathBuf {
         self.stack_folder().join(instance)
+    }
+
+    /// The instance that takes a place: the one that people are led to where there are two, else the one that runs.
+    pub fn instance_in(&self, slot: &str) -> String {
+        let told = orders::Orders::of(&self.stack_folder()).load();
+        let leads_to = |name: &String| told.as_ref().is_some_and(|told| told.leads_to(name));
+        let rank = |name: &String| (self.monitor_of(name).is_ok(), leads_to(name), self.bundle(name).exists());
+        // Of equals the last, which is to be the place's own name.
+        generations(slot).into_iter().rev().max_by_key(rank).unwrap_or_else(|| slot.to_owned())
     }
 
     /// Where an instance's output is kept. It outlives the instance.

@@ -10,8 +10,8 @@ use crate::plan::{DesiredNat, Kind, Label, digest_of};
 use crate::reconcile::actual::ActualNat;
 use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::net::{
-    NatBind, NatBridge, NatPortMapping, NatProtocol, NatService, NatTable, Nft, NftError, Ruleset, SERVICES, SPREAD, Set,
-    TURNS, TableState,
+    NatBind, NatBridge, NatPortMapping, NatProtocol, NatService, NatTable, Nft, NftError, Ruleset, SERVICES, SPREAD,
+    Set, TURNS, TableState,
 };
 
 impl LinuxHost {
@@ -84,7 +84,8 @@ pub(super) fn parts_wanted(nat: &DesiredNat) -> BTreeMap<String, String> {
 }
 
 pub(super) fn table(nat: &DesiredNat) -> NatTable {
-    let ifname = |name: &String| nat.bridges.iter().find(|(bridge, _)| bridge == name).map(|(_, bridge)| &bridge.ifname);
+    let ifname =
+        |name: &String| nat.bridges.iter().find(|(bridge, _)| bridge == name).map(|(_, bridge)| &bridge.ifname);
     NatTable {
         bridges: nat
             .bridges

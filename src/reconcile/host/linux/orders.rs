@@ -109,7 +109,8 @@ fn serves(bundle: &Path) -> bool {
 /// The elements of maps in which two rulesets differ.
 fn element_changes(held: &Ruleset, wanted: &Ruleset) -> Vec<ElementsChange> {
     let empty = BTreeMap::new();
-    let of = |set: &Set| held.sets.iter().find(|held| held.name == set.name).map_or(&empty, |held| &held.elements).clone();
+    let of =
+        |set: &Set| held.sets.iter().find(|held| held.name == set.name).map_or(&empty, |held| &held.elements).clone();
     let differing = |from: &BTreeMap<Vec<u8>, Vec<u8>>, to: &BTreeMap<Vec<u8>, Vec<u8>>| {
         let differs = |(key, value): &(&Vec<u8>, &Vec<u8>)| to.get(*key) != Some(value);
         from.iter().filter(differs).map(|(key, value)| (key.clone(), value.clone())).collect()

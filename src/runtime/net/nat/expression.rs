@@ -122,8 +122,7 @@ pub(super) fn next_turn(into: Register) -> Expression {
 
 /// Attributes of 32 bits, as they stand in a message.
 pub(super) fn numbers(attributes: &[(u16, u32)]) -> Vec<u8> {
-    let one = |(kind, value): &(u16, u32)| {
-        [&8u16.to_ne_bytes()[..], &kind.to_ne_bytes(), &value.to_be_bytes()].concat()
-    };
+    let one =
+        |(kind, value): &(u16, u32)| [&8u16.to_ne_bytes()[..], &kind.to_ne_bytes(), &value.to_be_bytes()].concat();
     attributes.iter().flat_map(one).collect()
 }
