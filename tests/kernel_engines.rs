@@ -11,7 +11,8 @@ use session::Session;
 
 #[test]
 fn podman_runs_containers_through_it() {
-    Session { programs: &["podman", "conmon", "script"], engine: PODMAN, script: include_str!("engines/podman.sh") }.run();
+    Session { programs: &["podman", "conmon", "script"], engine: PODMAN, script: include_str!("engines/podman.sh") }
+        .run();
 }
 
 #[test]
@@ -21,13 +22,18 @@ fn podman_runs_pods_through_it() {
 
 #[test]
 fn docker_runs_containers_through_it() {
-    Session { programs: &["dockerd", "containerd", "script"], engine: DOCKER, script: include_str!("engines/docker.sh") }
-        .run();
+    Session {
+        programs: &["dockerd", "containerd", "script"],
+        engine: DOCKER,
+        script: include_str!("engines/docker.sh"),
+    }
+    .run();
 }
 
 #[test]
 fn docker_changes_and_ends_containers_through_it() {
-    Session { programs: &["dockerd", "containerd"], engine: DOCKER, script: include_str!("engines/docker_life.sh") }.run();
+    Session { programs: &["dockerd", "containerd"], engine: DOCKER, script: include_str!("engines/docker_life.sh") }
+        .run();
 }
 
 const PODMAN: &str = include_str!("engines/podman_engine.sh");

@@ -146,8 +146,10 @@ impl Outcome {
 }
 
 pub fn make_root(root: &Path) {
-    const PROGRAMS: [&str; 16] =
-        ["sh", "true", "cat", "id", "ls", "sleep", "stat", "touch", "hostname", "grep", "ps", "tty", "kill", "wc", "mkdir", "stty"];
+    const PROGRAMS: [&str; 16] = [
+        "sh", "true", "cat", "id", "ls", "sleep", "stat", "touch", "hostname", "grep", "ps", "tty", "kill", "wc",
+        "mkdir", "stty",
+    ];
     fs::create_dir_all(root.join("bin")).unwrap();
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
     fs::copy(busybox.expect("busybox-static is installed"), root.join("bin/busybox")).unwrap();
