@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::bundle::{RUNTIME, make_root, text};
+use crate::bundle::{RUNTIME, make_root};
 
 /// Longest that a session may take. Generous: the machine may be loaded, or emulated.
 const SESSION_LIMIT: &str = "600";
@@ -95,4 +95,8 @@ fn remove_tree(group: PathBuf) {
         remove_tree(below.path());
     }
     let _ = fs::remove_dir(group);
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
