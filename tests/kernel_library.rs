@@ -226,7 +226,8 @@ fn pruning_takes_what_age_count_and_space_let_go_and_nothing_that_is_used() {
 
 #[test]
 fn damaged_layers_and_blobs_are_found_and_made_whole() {
-    let damages: [(&str, fn(&Library)); 7] = [
+    type Damage = fn(&Library);
+    let damages: [(&str, Damage); 7] = [
         ("another content", |library| fs::write(library.layer_with("su").join("etc/conf"), "TWO!").unwrap()),
         ("a missing file", |library| fs::remove_file(library.layer_with("su").join("su")).unwrap()),
         ("a missing whiteout", |library| fs::remove_file(library.layer_with("su").join("old")).unwrap()),
