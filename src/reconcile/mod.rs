@@ -10,6 +10,7 @@ mod lockfile;
 mod road;
 mod step;
 
+pub use crate::monitor::events::{Actor, EventLog, EventRecord};
 pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
 pub use crate::runtime::image::registry::{Progress as PullProgress, RegistryOptions, Silent};
 pub use crate::runtime::image::{
@@ -27,4 +28,4 @@ pub use host::{ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Ren
 pub use library::{Checked, ImageDifference, ImageLibrary, LibraryError, PruneWish, Pruned};
 pub use lockfile::{ImageLock, ImageLockError};
 pub use road::{Looked, RoadError, Travelled, Wish, look, travel};
-pub use step::{Action, AdjustContainer, LinksOf, Plan, Step, Verb};
+pub use step::{Action, AdjustContainer, LinksOf, Plan, Reactions, Step, Verb};
