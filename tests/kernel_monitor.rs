@@ -48,12 +48,14 @@ impl Container {
             cgroup_root: "/sys/fs/cgroup".into(),
             cgroup: "no/such/group".into(),
             own_netns: true,
+            shares: false,
             init: false,
             restart: Restart::No,
             health: None,
             log_dir: dir.path().join("log"),
             log: LogLimits { size: ByteSize(1 << 20), files: 2 },
             stop_signal: 15,
+            epoch: String::new(),
             stop_timeout_ms: 10_000,
         };
         Self { dir, spec }

@@ -19,4 +19,7 @@ pub use desired::{
 pub use generation::{Held, generations, slot_of};
 pub use label::{Label, LabelError};
 pub use picture::{Graph, graph};
-pub use spec::{ContainerSpec, Endpoint, HostsLine, ImageIdentity, LiveSpec, SeccompSpec, SecretSpec, digest_of};
+pub use spec::{
+    ContainerSpec, ContentSpec, Endpoint, FileSpec, HostsLine, ImageIdentity, LiveSpec, SeccompSpec, SecretSpec,
+    digest_of,
+};
