@@ -70,7 +70,7 @@ impl SeccompAction {
     }
 
     /// Reads `SCMP_ACT_…` with the number that goes with it; `None` for a name that does not exist.
-    pub(super) fn from_name(name: &str, number: u16) -> Option<Self> {
+    pub fn from_name(name: &str, number: u16) -> Option<Self> {
         Some(match name {
             "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Self::KillThread,
             "SCMP_ACT_KILL_PROCESS" => Self::KillProcess,

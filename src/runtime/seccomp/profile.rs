@@ -1,4 +1,5 @@
-//! Profiles as people write them: docker's JSON form, with conditions; and the project's own default.
+//! Profiles as people write them: docker's JSON form, with conditions, and the same keys in TOML; and the project's own
+//! default.
 
 use std::sync::LazyLock;
 
@@ -24,6 +25,8 @@ pub enum ProfileError {
     TooLong { length: usize },
     #[error("`{at}` of the profile is not as it should be")]
     Json { at: String, source: serde_json::Error },
+    #[error("the profile is not as it should be")]
+    Toml(#[from] toml::de::Error),
     #[error("`{at}` of the profile is `{found}`; {expected}")]
     Value { at: String, found: String, expected: &'static str },
     #[error("the profile has both `architectures` and `archMap`; it can have only one")]
@@ -38,6 +41,9 @@ pub struct Profile {
     default_action: String,
     #[serde(default)]
     default_errno_ret: Option<u32>,
+    /// podman's profile has the name beside the number, or in its place.
+    #[serde(default)]
+    default_errno: Option<String>,
     #[serde(default)]
     architectures: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
@@ -72,6 +78,8 @@ struct ProfileSyscall {
     action: String,
     #[serde(default)]
     errno_ret: Option<u32>,
+    #[serde(default)]
+    errno: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
     args: Vec<SeccompArgument>,
     /// For people.
@@ -102,15 +110,30 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(input: D
 }
 
 impl Profile {
-    /// Reads a profile. Names of actions and calls are checked by the compiler, as they are in a `config.json`.
-    pub fn parse(json: &str) -> Result<Self, ProfileError> {
-        if json.len() > PROFILE_LIMIT {
-            return Err(ProfileError::TooLong { length: json.len() });
+    /// Reads a profile in JSON, which begins with a brace, or in TOML, which cannot. Names of actions and calls are checked
+    /// by the compiler, as they are in a `config.json`.
+    pub fn parse(text: &str) -> Result<Self, ProfileError> {
+        if text.len() > PROFILE_LIMIT {
+            return Err(ProfileError::TooLong { length: text.len() });
         }
-        let profile: Self =
-            serde_json::from_str(json).map_err(|source| ProfileError::Json { at: place_of_fault(json), source })?;
+        let mut profile: Self = match text.trim_start().starts_with('{') {
+            true => {
+                serde_json::from_str(text).map_err(|source| ProfileError::Json { at: place_of_fault(text), source })?
+            }
+            false => toml::from_str(text)?,
+        };
         profile.check()?;
+        profile.number_errors()?;
         Ok(profile)
+    }
+
+    /// Puts the numbers of errors in the place of their names.
+    fn number_errors(&mut self) -> Result<(), ProfileError> {
+        merge_errno(&mut self.default_errno_ret, self.default_errno.take(), || "defaultErrno".into())?;
+        for (number, call) in self.syscalls.iter_mut().enumerate() {
+            merge_errno(&mut call.errno_ret, call.errno.take(), || format!("syscalls[{number}].errno"))?;
+        }
+        Ok(())
     }
 
     /// The project's own profile; `docs/decisions/default-seccomp-profile.md` says what it allows and why. Read once.
@@ -203,6 +226,22 @@ impl Host<'_> {
     }
 }
 
+/// Writes the number of the error `name` into `number`, which must not say otherwise.
+fn merge_errno(number: &mut Option<u32>, name: Option<String>, at: impl Fn() -> String) -> Result<(), ProfileError> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(()) };
+    let wrong = |expected| Err(ProfileError::Value { at: at(), found: name.clone(), expected });
+    // The names are those that the kernel's headers have; every one is below 256.
+    let known = (1..256).find(|raw| format!("{:?}", nix::errno::Errno::from_raw(*raw)) == name);
+    match (known.and_then(|raw| u32::try_from(raw).ok()), *number) {
+        (None, _) => wrong("an error is written such as EPERM"),
+        (Some(named), Some(numbered)) if named != numbered => wrong("the number beside it is another error's"),
+        (named, _) => {
+            *number = named;
+            Ok(())
+        }
+    }
+}
+
 fn kernel_version(text: &str) -> Option<(u32, u32)> {
     let (major, minor) = text.split_once('.')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
@@ -250,6 +289,42 @@ mod tests {
         assert_eq!(names(&profile.to_oci(&[], (4, 8))), ["read", "clone3", "ptrace"]);
         assert_eq!(names(&profile.to_oci(&["CAP_SYS_ADMIN"], (4, 7))), ["read"]);
         assert_eq!(names(&profile.to_oci(&["CAP_SYS_ADMIN", "CAP_BPF"], (5, 0))), ["read", "bpf", "ptrace"]);
+    }
+
+    #[test]
+    fn toml_says_the_same_as_json() {
+        let json = r#"{ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "archMap": [
+            { "architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"] }], "syscalls": [
+            { "names": ["read", "write"], "action": "SCMP_ACT_ALLOW" },
+            { "names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 97,
+              "args": [{ "index": 0, "value": 38, "op": "SCMP_CMP_EQ" }], "excludes": { "caps": ["CAP_NET_ADMIN"] } }] }"#;
+        let toml = r#"
+            # Few calls.
+            defaultAction = "SCMP_ACT_ERRNO"
+            defaultErrno = "ENOSYS"
+            archMap = [{ architecture = "SCMP_ARCH_X86_64", subArchitectures = ["SCMP_ARCH_X86"] }]
+
+            [[syscalls]]
+            names = ["read", "write"]
+            action = "SCMP_ACT_ALLOW"
+
+            [[syscalls]]
+            names = ["socket"]
+            action = "SCMP_ACT_ERRNO"
+            errno = "EAFNOSUPPORT"
+            args = [{ index = 0, value = 38, op = "SCMP_CMP_EQ" }]
+            excludes = { caps = ["CAP_NET_ADMIN"] }
+        "#;
+        assert_eq!(Profile::parse(toml).unwrap(), Profile::parse(json).unwrap());
+        assert!(matches!(Profile::parse("defaultAction = 1"), Err(ProfileError::Toml(_))));
+        for (errno, expected) in
+            [(r#""EOOPS""#, "an error is written"), (r#""EPERM", "errnoRet": 2"#, "the number beside")]
+        {
+            let call = format!(r#"{{ "names": ["read"], "action": "SCMP_ACT_ERRNO", "errno": {errno} }}"#);
+            let json = format!(r#"{{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{call}] }}"#);
+            let text = Profile::parse(&json).unwrap_err().to_string();
+            assert!(text.starts_with("`syscalls[0].errno` of the profile is `E") && text.contains(expected), "{text}");
+        }
     }
 
     #[test]
