@@ -89,6 +89,21 @@ impl SeccompAction {
         SCMP_ACT_KILL_THREAD, SCMP_ACT_LOG, SCMP_ACT_NOTIFY, SCMP_ACT_TRACE, SCMP_ACT_TRAP";
 }
 
+impl std::fmt::Display for SeccompAction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::KillProcess => f.write_str("kill the process"),
+            Self::KillThread => f.write_str("kill the thread"),
+            Self::Trap(_) => f.write_str("trap (SIGSYS)"),
+            Self::Errno(errno) => write!(f, "errno {errno} ({:?})", nix::errno::Errno::from_raw(i32::from(*errno))),
+            Self::UserNotify => f.write_str("ask the supervisor"),
+            Self::Trace(_) => f.write_str("ask the tracer"),
+            Self::Log => f.write_str("allow and log"),
+            Self::Allow => f.write_str("allow"),
+        }
+    }
+}
+
 /// `SECCOMP_FILTER_FLAG_*`, or-ed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct SeccompFlags(pub u32);

@@ -75,6 +75,21 @@ impl Architecture {
         }
     }
 
+    /// The name that people use, as `uname -m` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::X86 => "x86",
+            Self::X32 => "x32",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+
+    /// By [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.name() == name)
+    }
+
     /// The name in `includes` and `excludes` of a profile.
     pub fn go_name(self) -> &'static str {
         match self {

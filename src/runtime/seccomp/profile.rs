@@ -5,18 +5,11 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer};
 
+use super::conditions::{self, Circumstances, Conditions, kernel_version};
 use super::{Architecture, LinuxSeccomp, SeccompArgument, SeccompSyscall};
 
 /// Longest profile read; docker's has 20 KiB.
 const PROFILE_LIMIT: usize = 4 * 1024 * 1024;
-
-const DEFAULT: &str = include_str!("default.json");
-
-/// Names of architectures in conditions (Go's, as docker's profile has them, and those of the sub-architectures).
-const CONDITION_ARCHITECTURES: [&str; 17] = [
-    "amd64", "x86", "x32", "386", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
-    "ppc64le", "ppc", "riscv64", "s390", "s390x",
-];
 
 /// Why a text is no profile.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +48,7 @@ pub struct Profile {
     #[serde(default)]
     listener_metadata: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
-    syscalls: Vec<ProfileSyscall>,
+    pub(super) syscalls: Vec<ProfileSyscall>,
 }
 
 /// What else runs on a machine of an architecture.
@@ -69,7 +62,7 @@ struct ArchitectureMapping {
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ProfileSyscall {
+pub(super) struct ProfileSyscall {
     /// The older form, of one name.
     #[serde(default)]
     name: Option<String>,
@@ -81,31 +74,18 @@ struct ProfileSyscall {
     #[serde(default)]
     errno: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
-    args: Vec<SeccompArgument>,
+    pub(super) args: Vec<SeccompArgument>,
     /// For people.
     #[serde(default)]
     comment: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
-    includes: Conditions,
+    pub(super) includes: Conditions,
     #[serde(default, deserialize_with = "or_default")]
-    excludes: Conditions,
-}
-
-/// When a rule is there: `includes` wants all, `excludes` wants none.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Conditions {
-    #[serde(default, deserialize_with = "or_default")]
-    caps: Vec<String>,
-    #[serde(default, deserialize_with = "or_default")]
-    arches: Vec<String>,
-    /// `"4.8"`
-    #[serde(default)]
-    min_kernel: Option<String>,
+    pub(super) excludes: Conditions,
 }
 
 /// `null` as the key not being there; docker's own tools write it.
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(input: D) -> Result<T, D::Error> {
+pub(super) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(input: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(input)?.unwrap_or_default())
 }
 
@@ -136,10 +116,14 @@ impl Profile {
         Ok(())
     }
 
+    /// The text of [`default_profile`](Self::default_profile).
+    pub const DEFAULT_TEXT: &str = include_str!("default.json");
+
     /// The project's own profile; `docs/decisions/default-seccomp-profile.md` says what it allows and why. Read once.
     pub fn default_profile() -> &'static Self {
-        static PARSED: LazyLock<Profile> =
-            LazyLock::new(|| Profile::parse(DEFAULT).expect("the profile in the program is checked by its tests"));
+        static PARSED: LazyLock<Profile> = LazyLock::new(|| {
+            Profile::parse(Profile::DEFAULT_TEXT).expect("the profile in the program is checked by its tests")
+        });
         &PARSED
     }
 
@@ -158,7 +142,7 @@ impl Profile {
                 if let Some(cap) = conditions.caps.iter().find(|cap| !cap.starts_with("CAP_")) {
                     return value(&format!("{key}.caps"), cap, "a capability is written such as CAP_SYS_ADMIN");
                 }
-                let is_unknown = |arch: &&String| !CONDITION_ARCHITECTURES.contains(&arch.as_str());
+                let is_unknown = |arch: &&String| !conditions::ARCHITECTURES.contains(&arch.as_str());
                 if let Some(arch) = conditions.arches.iter().find(is_unknown) {
                     return value(&format!("{key}.arches"), arch, "an architecture is written such as amd64 or arm64");
                 }
@@ -174,8 +158,8 @@ impl Profile {
     /// conditions are decided and gone.
     pub fn to_oci(&self, caps: &[&str], kernel: (u32, u32)) -> LinuxSeccomp {
         let native = Architecture::native();
-        let host = Host { caps, kernel, architecture: native.map_or("", Architecture::go_name) };
-        let syscalls = self.syscalls.iter().filter(|call| host.has(&call.includes, &call.excludes));
+        let given = Circumstances { caps, kernel };
+        let syscalls = self.syscalls.iter().filter(|call| given.why_not(&call.includes, &call.excludes).is_none());
         LinuxSeccomp {
             default_action: self.default_action.clone(),
             default_errno_ret: self.default_errno_ret,
@@ -198,31 +182,13 @@ impl Profile {
 }
 
 impl ProfileSyscall {
+    pub(super) fn is_about(&self, call: &str) -> bool {
+        self.name.iter().chain(&self.names).any(|name| name == call)
+    }
+
     fn without_conditions(&self) -> SeccompSyscall {
         let names = self.name.iter().chain(&self.names).cloned().collect();
         SeccompSyscall { names, action: self.action.clone(), errno_ret: self.errno_ret, args: self.args.clone() }
-    }
-}
-
-/// What conditions are decided by.
-struct Host<'a> {
-    caps: &'a [&'a str],
-    kernel: (u32, u32),
-    architecture: &'a str,
-}
-
-impl Host<'_> {
-    fn has(&self, includes: &Conditions, excludes: &Conditions) -> bool {
-        let is_here = |arch: &String| arch == self.architecture;
-        let has_cap = |cap: &String| self.caps.contains(&cap.as_str());
-        let reaches = |version: &String| kernel_version(version).is_some_and(|least| self.kernel >= least);
-        let included = (includes.arches.is_empty() || includes.arches.iter().any(is_here))
-            && includes.caps.iter().all(has_cap)
-            && includes.min_kernel.as_ref().is_none_or(reaches);
-        let excluded = excludes.arches.iter().any(is_here)
-            || excludes.caps.iter().any(has_cap)
-            || excludes.min_kernel.as_ref().is_some_and(reaches);
-        included && !excluded
     }
 }
 
@@ -240,11 +206,6 @@ fn merge_errno(number: &mut Option<u32>, name: Option<String>, at: impl Fn() -> 
             Ok(())
         }
     }
-}
-
-fn kernel_version(text: &str) -> Option<(u32, u32)> {
-    let (major, minor) = text.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Where in a faulty profile the fault is, as far as it can be told: `syscalls[3].args[0]`, `syscalls[3]`, or the whole.
