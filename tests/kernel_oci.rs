@@ -9,5 +9,3 @@ mod bundle;
 mod configuration;
 #[path = "oci/lifecycle.rs"]
 mod lifecycle;
-#[path = "oci/podman.rs"]
-mod podman;
