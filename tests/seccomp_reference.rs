@@ -168,7 +168,7 @@ fn random_profile(random: &mut Random) -> LinuxSeccomp {
     let names = ["kill", "socket", "clone", "personality", "ioctl", "read", "prctl", "fcntl"];
     let count = 1 + random.next() as usize % names.len();
     let syscalls = names[..count].iter().map(|name| {
-        let args = (0..6).filter(|_| random.next() % 3 == 0).collect::<Vec<u32>>().into_iter().map(|index| {
+        let args = (0..6).filter(|_| random.next().is_multiple_of(3)).collect::<Vec<u32>>().into_iter().map(|index| {
             let op = random.pick(&[Equal, NotEqual, Less, LessOrEqual, Greater, GreaterOrEqual, MaskedEqual]);
             let value = random.pick(&[0, 1, 2, 0x7fff_ffff, 0x8000_0000, 0xffff_fffe]);
             let value_two = if op == MaskedEqual { value & random.next() } else { 0 };
