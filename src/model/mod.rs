@@ -8,8 +8,8 @@ mod stack;
 mod unit;
 
 pub use container::{
-    Condition, Container, Health, HealthAction, ImageUse, Limits, LogLimits, MountSource, MountUse, Probe, Restart,
-    Seccomp, Secret, Ulimit, UserSpec, VolumeUse,
+    Condition, ConfigFile, Container, Health, HealthAction, ImageUse, Limits, LogLimits, MountSource, MountUse,
+    OnChange, Probe, Restart, Seccomp, Secret, Ulimit, UserSpec, VolumeUse,
 };
 pub use name::{Name, NameError};
 pub use port::{PortBind, PortMap, Protocol};

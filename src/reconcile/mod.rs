@@ -10,6 +10,7 @@ mod lockfile;
 mod road;
 mod step;
 
+pub use crate::monitor::events::{Actor, EventLog, EventRecord};
 pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
 pub use crate::runtime::image::registry::{Progress as PullProgress, RegistryOptions};
 pub use crate::runtime::image::{ImageConfig, ImageLayer, ImageOrigin, LayerDigest, Reference, StoredImage};
@@ -24,4 +25,4 @@ pub use host::{ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Ren
 pub use library::{ImageLibrary, LibraryError, Pruned, Repaired};
 pub use lockfile::{ImageLock, ImageLockError};
 pub use road::{Looked, RoadError, Travelled, Wish, look, travel};
-pub use step::{Action, AdjustContainer, LinksOf, Plan, Step, Verb};
+pub use step::{Action, AdjustContainer, LinksOf, Plan, Reactions, Step, Verb};
