@@ -16,6 +16,7 @@ mod ps;
 mod seccomp;
 mod show;
 mod style;
+mod terminal;
 mod up;
 
 use std::ffi::OsString;
