@@ -152,7 +152,12 @@ impl FakeHost {
         let made = self.world.borrow().containers.get(new).is_some_and(|held| {
             held.phase == Phase::Running && held.label.as_ref().is_some_and(|label| label.digest == digest)
         });
-        if !made {
+        if made {
+            // Its peers may have come by other addresses since it was made.
+            self.change(new, |c| c.hosts = Some(hosts_text(&roll.desired.live.hosts)))?;
+            self.change(new, |c| c.limits = self.kernel_limits(&roll.desired.live.limits))?;
+            self.change(new, |c| c.stored = Some(StoredContainer::from(&roll.desired)))?;
+        } else {
             self.remove(new)?;
             self.create(&roll.desired)?;
         }

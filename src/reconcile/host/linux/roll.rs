@@ -15,7 +15,7 @@ use super::orders::Orders;
 use crate::model::Condition;
 use crate::plan::{DesiredContainer, DesiredNat, Kind, Label};
 use crate::reconcile::host::{Doing, HostError};
-use crate::reconcile::step::{LinksOf, Roll};
+use crate::reconcile::step::{AdjustContainer, LinksOf, Reactions, Roll};
 use crate::runtime::net::Flows;
 
 /// Between two looks at the connections that are left. The connection tracker can be watched, but its events cost every
@@ -44,7 +44,19 @@ impl LinuxHost {
     async fn take_over(&self, roll: &Roll) -> Result<(), HostError> {
         let Roll { desired, old, nat } = roll;
         let new = &desired.instance;
-        if !self.runs_as(desired)? {
+        if self.runs_as(desired)? {
+            // Its peers may have come by other addresses since it was made, and the file may say otherwise.
+            self.adjust_container(AdjustContainer {
+                desired: desired.clone(),
+                limits: true,
+                settings: true,
+                hosts: true,
+                links: Vec::new(),
+                contents: Vec::new(),
+                reactions: Reactions::default(),
+            })
+            .await?;
+        } else {
             self.remove_container(new, LinksOf::Deleted).await?;
             self.create_container(desired.clone()).await?;
         }
