@@ -218,6 +218,7 @@ impl Host for FakeHost {
             }
             Action::CreateVolume { name } => drop(world.volumes.insert(name.clone())),
             Action::RemoveVolume { name } => drop(world.volumes.remove(name)),
+            Action::BuildImage { name } => drop(world.unbuilt.remove(name)),
             Action::UnpackImage { name } => {
                 self.images.borrow_mut().insert(name.clone());
                 world.missing_layers.remove(name);

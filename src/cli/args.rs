@@ -37,6 +37,8 @@ pub struct Global {
 pub enum Command {
     /// Make the host what the stack file says, changing only what differs.
     Up(UpArgs),
+    /// Build the images of a stack, and start nothing.
+    Build(BuildArgs),
     /// Show what `up` would change, and change nothing.
     Diff(DiffArgs),
     /// Take a stack away; its volumes stay.
@@ -76,9 +78,27 @@ pub struct UpArgs {
     /// Ask the registries which images the references mean now, and lock those.
     #[arg(long)]
     pub pull: bool,
+    /// Build every image anew, also where nothing changed.
+    #[arg(long)]
+    pub build: bool,
     /// Wait until every container with a health probe is healthy.
     #[arg(long)]
     pub wait: bool,
+    /// Print what came of it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// Images, by the names of their tables [default: all that are built].
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Carry out every step, also those that were kept of earlier builds.
+    #[arg(long)]
+    pub no_cache: bool,
     /// Print what came of it as JSON.
     #[arg(long)]
     pub json: bool,

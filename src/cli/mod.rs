@@ -1,6 +1,7 @@
 //! The command line: one file a command. The only place that prints; here errors become words, hints and exit codes.
 
 mod args;
+mod build;
 mod check;
 mod context;
 mod diff;
@@ -43,6 +44,7 @@ pub fn run() -> ExitCode {
     };
     match cli.command {
         Command::Up(args) => up::run(&cli.global, &args),
+        Command::Build(args) => build::run(&cli.global, &args),
         Command::Diff(args) => diff::run(&cli.global, &args),
         Command::Down(args) => down::run(&cli.global, &args),
         Command::Ps(args) => ps::run(&cli.global, &args),

@@ -59,7 +59,7 @@ fn duration(took: Duration) -> String {
 
 const TEN_SECONDS: Duration = Duration::from_secs(10);
 
-fn tail(error: &HostError) {
+pub fn tail(error: &HostError) {
     if let HostError::Condition { tail, .. } = error {
         for line in tail {
             anstream::eprintln!("  {} {line}", paint(DIM, "|"));

@@ -11,7 +11,7 @@ use super::show::{JSON_VERSION, Tense, plan, plan_json};
 use super::style::{BAD, GOOD, WARN, paint};
 use super::{ps, show};
 use crate::model::{Condition, Stack};
-use crate::reconcile::{Host, LinuxHost, Looked, Renewal, Report, RoadError, Travelled, Wish, look, travel};
+use crate::reconcile::{Host, LinuxHost, Looked, Rebuild, Renewal, Report, RoadError, Travelled, Wish, look, travel};
 
 pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
     for path in file_paths(&args.files, &args.file) {
@@ -25,7 +25,8 @@ pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
 fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
     let stack = load(path)?;
     let renewal = if args.pull { Renewal::All } else { Renewal::AsWritten };
-    let host = host(global, &stack.name)?.with_renewal(renewal);
+    let rebuild = if args.build { Rebuild::All } else { Rebuild::Changed };
+    let host = host(global, &stack.name)?.with_renewal(renewal).with_rebuild(rebuild);
     let _lock = host.lock().map_err(|error| lock_failed(&error))?;
     let wish = Wish::Stack(&stack);
     let (travelled, sick) = wait_for(async {

@@ -43,8 +43,10 @@ const fn key(name: &'static str, wants: &'static str, example: &'static str) -> 
 }
 
 /// All kinds, for "belongs in" hints and for the test of the documentation.
-pub(super) const KINDS: [&Kind; 11] =
-    [&TOP, &IMAGE, &BRIDGE, &CGROUP, &VOLUME, &CONTAINER, &HEALTH, &MOUNT, &SECRET, &IO, &LOG];
+pub(super) const KINDS: [&Kind; 15] = [
+    &TOP, &IMAGE, &BRIDGE, &CGROUP, &VOLUME, &CONTAINER, &HEALTH, &MOUNT, &SECRET, &IO, &LOG, &BUILD, &STAGE, &COPY,
+    &BOOTSTRAP,
+];
 
 pub(super) const TOP: Kind = Kind {
     header: "the top of the file",
@@ -67,12 +69,81 @@ pub(super) const TOP: Kind = Kind {
 
 pub(super) const IMAGE: Kind = Kind {
     header: "[image.NAME]",
-    keys: &[key("from", "an image source in a string", "\"oci:images/web\""), key("pull", "a string", "\"missing\"")],
+    keys: &[
+        key("from", "an image source in a string", "\"oci:images/web\""),
+        key("pull", "a string", "\"missing\""),
+        key("build", "written as a table [image.NAME.build]", "[image.web.build]"),
+    ],
     later: &[
-        ("build", "build the image with another tool and name it with `from = \"oci:DIR\"`"),
         ("platform", "only images for this machine's architecture are used"),
         ("watch", "run `stack up` again after a change"),
     ],
+};
+
+const BASE: Key = key("from", "an image source in a string", "\"docker.io/library/debian:12\"");
+const BASE_BOOTSTRAP: Key = key("bootstrap", "a table", "{ suite = \"bookworm\", packages = [\"nginx\"] }");
+const BUILD_ENV: Key = key("env", "a table of strings, numbers and booleans", "{ LANG = \"C.UTF-8\" }");
+const BUILD_WORKDIR: Key = key("workdir", "an absolute path in a string", "\"/srv\"");
+const BUILD_COPY: Key = key("copy", "a list of tables", "[{ src = [\"site\"], to = \"/srv/www\" }]");
+const BUILD_RUN: Key = key("run", "a list of strings", "[\"apt-get update\"]");
+const BUILD_USER: Key = key("user", "a user in a string", "\"app\"");
+
+pub(super) const BUILD: Kind = Kind {
+    header: "[image.NAME.build]",
+    keys: &[
+        key("dockerfile", "a path of the host in a string", "\"Dockerfile\""),
+        key("context", "a path of the host in a string", "\".\""),
+        key("args", "a table of strings, numbers and booleans", "{ VERSION = \"1.2\" }"),
+        key("target", "a string", "\"release\""),
+        key("network", "a string", "\"none\""),
+        BASE,
+        BASE_BOOTSTRAP,
+        key("stage", "written as tables [image.NAME.build.stage.NAME]", "[image.web.build.stage.compile]"),
+        BUILD_ENV,
+        BUILD_WORKDIR,
+        BUILD_COPY,
+        BUILD_RUN,
+        BUILD_USER,
+        key("entrypoint", "a list of strings", "[\"/usr/bin/server\"]"),
+        key("command", "a list of strings", "[\"--port\", \"80\"]"),
+        key("expose", "a list of strings", "[\"80/tcp\"]"),
+        key("labels", "a table of strings, numbers and booleans", "{ \"com.example.team\" = \"web\" }"),
+    ],
+    later: &[
+        ("secret", "give secrets to containers; what a step reads may stay in a layer"),
+        ("cache_from", "steps are kept by their content on this host"),
+        ("platform", "images are built for this machine's architecture"),
+    ],
+};
+
+pub(super) const STAGE: Kind = Kind {
+    header: "[image.NAME.build.stage.NAME]",
+    keys: &[BASE, BASE_BOOTSTRAP, BUILD_ENV, BUILD_WORKDIR, BUILD_COPY, BUILD_RUN, BUILD_USER],
+    later: &[],
+};
+
+pub(super) const COPY: Kind = Kind {
+    header: "copy = [{ … }]",
+    keys: &[
+        key("src", "a list of strings", "[\"site\"]"),
+        key("to", "a path in a string", "\"/srv/www\""),
+        key("stage", "a string", "\"compile\""),
+        key("image", "an image in a string", "\"docker.io/library/busybox:1\""),
+        key("owner", "a user in a string", "\"app:app\""),
+        key("mode", "permission bits in a string", "\"0755\""),
+    ],
+    later: &[],
+};
+
+pub(super) const BOOTSTRAP: Kind = Kind {
+    header: "bootstrap = { … }",
+    keys: &[
+        key("suite", "a string", "\"bookworm\""),
+        key("packages", "a list of strings", "[\"nginx\"]"),
+        key("variant", "a string", "\"minbase\""),
+        key("mirror", "a URL in a string", "\"http://deb.debian.org/debian\""),
+    ],
+    later: &[],
 };
 
 pub(super) const BRIDGE: Kind = Kind {
@@ -160,7 +231,7 @@ pub(super) const CONTAINER: Kind = Kind {
         key("log", "a table", "{ size = \"10MiB\", files = 3 }"),
     ],
     later: &[
-        ("build", "build the image with another tool and name it with `image = \"oci:DIR\"`"),
+        ("build", "write a table [image.NAME.build], and name that image here"),
         ("pull", "write `pull` in a table [image.NAME], and name that here"),
         ("network", "a container has a network of its own; `bridge` connects it, none leaves it loopback alone"),
         ("type", "`restart = \"no\"` with `after = { NAME = \"completed\" }` makes a step that runs once per start"),

@@ -1,5 +1,6 @@
 //! The nouns of a stack: what a checked stack file says, with no spelling left to judge. No I/O.
 
+pub mod build;
 mod container;
 mod name;
 mod port;
@@ -7,6 +8,7 @@ mod reference;
 mod stack;
 mod unit;
 
+pub use build::Build;
 pub use container::{
     Condition, Container, Health, HealthAction, ImageUse, Limits, LogLimits, MountSource, MountUse, Probe, Restart,
     Seccomp, Secret, Ulimit, UserSpec, VolumeUse,

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{Container, ImageReference, Limits, Name};
+use super::{Build, Container, ImageReference, Limits, Name};
 
 /// What one stack file says.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ pub struct Image {
 }
 
 /// When the registry of an image is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Pull {
     /// Where the image is not in the store, or another one is locked.
     #[default]
@@ -90,6 +90,8 @@ pub enum ImageSource {
     DockerArchive { path: PathBuf, tag: Option<String> },
     /// An image of a registry.
     Registry(ImageReference),
+    /// One that is built here.
+    Build(Box<Build>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,6 +26,8 @@ pub struct Actual {
     pub volumes: BTreeSet<String>,
     /// How many layers of each desired image are not unpacked; images that have all are not in it.
     pub missing_layers: BTreeMap<String, usize>,
+    /// Why desired images have to be built; those that need not are not in it.
+    pub unbuilt: BTreeMap<String, String>,
     pub bridges: BTreeMap<String, ActualBridge>,
     pub nat: Option<ActualNat>,
     pub containers: BTreeMap<String, ActualContainer>,

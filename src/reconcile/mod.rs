@@ -20,6 +20,8 @@ pub use actual::{
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
+pub use crate::build::BuildEvent;
+pub use host::{BuildWatch, Rebuild};
 pub use host::{ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock};
 pub use library::{ImageLibrary, LibraryError, Pruned, Repaired};
 pub use lockfile::{ImageLock, ImageLockError};

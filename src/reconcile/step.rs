@@ -79,6 +79,9 @@ pub enum Action {
     RemoveVolume {
         name: String,
     },
+    BuildImage {
+        name: String,
+    },
     UnpackImage {
         name: String,
     },

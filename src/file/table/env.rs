@@ -17,6 +17,13 @@ pub(super) fn read(reader: &mut Reader, section: &Section) -> IndexMap<String, S
     for path in reader.texts(section.get("env_file")).unwrap_or_default() {
         read_file(reader, &path, &mut variables);
     }
+    variables.extend(self::variables(reader, section));
+    variables
+}
+
+/// The variables of `env`.
+pub(super) fn variables(reader: &mut Reader, section: &Section) -> IndexMap<String, String> {
+    let mut variables = IndexMap::new();
     let item = section.get("env");
     for entry in reader.entries(item.as_ref()) {
         let Some(item) = &item else { continue };

@@ -254,6 +254,12 @@ impl Differ<'_> {
 
     fn images(&mut self) {
         for name in self.desired.images.keys() {
+            if let Some(why) = self.actual.unbuilt.get(name) {
+                let action = Action::BuildImage { name: name.clone() };
+                let why = format!("to build: {why}");
+                self.push(Draft::new(ResourceId::new(Kind::Image, name), Verb::Create, why, action), &[]);
+                continue;
+            }
             let Some(count) = self.actual.missing_layers.get(name) else {
                 self.unchanged += 1;
                 continue;

@@ -10,6 +10,7 @@ use super::step::Action;
 use crate::model::{Condition, Name, Stack};
 use crate::plan::Resolved;
 
+pub use linux::{BuildWatch, Rebuild};
 pub use linux::{ExecFailure, ExecWish, LinuxHost, LockError, Renewal, Roots, StackLock};
 
 /// A host that holds stacks. There are two: [`LinuxHost`], and one in the tests that can die after any half-step.

@@ -1,5 +1,6 @@
 //! The host that this program runs on. Each file does the effects of one kind of resource; none of them decides.
 
+mod build;
 mod bundle;
 mod cgroups;
 mod container;
@@ -32,6 +33,8 @@ use crate::runtime::image::registry::{RegistryClient, RegistryOptions};
 use crate::runtime::image::{ImageStore, LayerDigest, Reference};
 use crate::runtime::net::{Links, Nft, Sysctls};
 
+pub use build::{BuildWatch, Rebuild};
+use build::Builds;
 pub use exec::{ExecFailure, ExecWish};
 use images::KnownImage;
 pub use lock::{LockError, StackLock};
@@ -49,6 +52,8 @@ pub struct Roots {
     pub sys_fs_cgroup: PathBuf,
     pub etc: PathBuf,
     pub registry: RegistryOptions,
+    /// Seconds since 1970: no file of an image that is built is younger, so that the same content gives the same image.
+    pub source_date: i64,
 }
 
 impl Default for Roots {
@@ -60,9 +65,13 @@ impl Default for Roots {
             sys_fs_cgroup: "/sys/fs/cgroup".into(),
             etc: "/etc".into(),
             registry: RegistryOptions::default(),
+            source_date: SOURCE_DATE,
         }
     }
 }
+
+/// 1980, the first year that zip archives know: unpackers of all formats take it.
+const SOURCE_DATE: i64 = 315_532_800;
 
 /// This host, for one stack. Clones share everything.
 #[derive(Clone)]
@@ -77,6 +86,9 @@ pub struct LinuxHost {
     referred: Arc<Mutex<BTreeMap<String, (Reference, LayerDigest)>>>,
     registries: Arc<RegistryClient>,
     renewal: Renewal,
+    builds: Builds,
+    /// The stack file of the last look, for messages and for its lock file.
+    file: Arc<Mutex<String>>,
     links: Arc<OnceCell<Links>>,
     launcher: Arc<OnceCell<Launcher>>,
     /// Links that wait to be deleted together, each with who waits for it.
@@ -100,6 +112,8 @@ impl LinuxHost {
             registries: Arc::new(RegistryClient::new(roots.registry.clone())),
             referred: Arc::default(),
             renewal: Renewal::AsWritten,
+            builds: Builds::default(),
+            file: Arc::default(),
             roots: Arc::new(roots),
             stack,
             hierarchies: Arc::new(hierarchies),
@@ -187,6 +201,7 @@ impl HostFacts for LinuxHost {
 
 impl Host for LinuxHost {
     fn resolve(&self, stack: &Stack) -> Result<Resolved, HostError> {
+        self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone_from(&stack.origins.file);
         self.resolve_files(stack)
     }
 
@@ -215,6 +230,10 @@ impl Host for LinuxHost {
             }
             Action::CreateVolume { name } => self.create_volume(&name),
             Action::RemoveVolume { name } => self.blocking(move |host| host.remove_volume(&name)).await,
+            Action::BuildImage { name } => {
+                let file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+                self.blocking(move |host| host.build_image(&name, &file)).await
+            }
             Action::UnpackImage { name } => self.blocking(move |host| host.unpack(&name)).await,
             Action::CreateBridge { name, bridge } => self.create_bridge(&name, &bridge).await,
             Action::AdjustBridge { name, bridge } => self.adjust_bridge(&name, &bridge).await,

@@ -36,6 +36,7 @@ impl LinuxHost {
             cgroups: cgroups.branches,
             volumes: self.observe_volumes(),
             missing_layers: self.missing_layers(),
+            unbuilt: self.unbuilt(),
             nat: self.observe_nat()?,
             bridges,
             containers,
