@@ -166,11 +166,37 @@ impl Target<'_> {
         let place = below(path);
         let (parent, name) = place.rsplit_once('/').unwrap_or(("", &place));
         let failed = said("make the folder of", path);
+        self.make_on_the_way(parent)?;
         let folder = match parent {
             "" => self.root.try_clone_to_owned().map_err(|error| format!("cannot open the image: {error}"))?,
             parent => open_or_make(self.root, &text(parent)?, NodeKind::Directory, Links::Follow).map_err(failed)?,
         };
         Ok((folder, name.to_owned()))
+    }
+
+    /// Folders that are missing on the way belong to whom the copy belongs. Links that lead to nothing are left to
+    /// [`open_or_make`].
+    fn make_on_the_way(&self, place: &str) -> Result<(), String> {
+        if self.is_folder(place) {
+            return Ok(());
+        }
+        let (parent, name) = place.rsplit_once('/').unwrap_or(("", place));
+        self.make_on_the_way(parent)?;
+        let failed = said("make folder", place);
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let above = match parent {
+            "" => self.root.try_clone_to_owned().map_err(|error| format!("cannot open the image: {error}"))?,
+            parent => match open_below(self.root, &text(parent)?, flags, Links::Follow) {
+                Ok(folder) => folder,
+                Err(_) => return Ok(()),
+            },
+        };
+        match mkdirat(&above, name, Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => return Ok(()),
+            made => made.map_err(&failed)?,
+        }
+        let (uid, gid) = self.owner((0, 0));
+        chownat(&above, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(&failed)
     }
 
     /// One source with all that is below it.

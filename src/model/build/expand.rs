@@ -114,6 +114,7 @@ impl Expander<'_> {
         let (or_empty, operator) = match self.next() {
             Some('}') => return Ok(found.unwrap_or_default()),
             Some(':') => (true, self.next()),
+            None => return Err("has a `${` without its `}`".into()),
             other => (false, other),
         };
         let Some(operator @ ('-' | '+' | '?')) = operator else {
