@@ -24,9 +24,10 @@ fn host() -> Sandbox {
     }
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
     fs::copy("/usr/bin/busybox", folder.join("bin/busybox")).expect("busybox-static is installed");
-    for program in
-        ["sh", "echo", "id", "pwd", "env", "cat", "ls", "touch", "mkdir", "rm", "chmod", "ln", "sleep", "stat", "find", "ip", "kill"]
-    {
+    for program in [
+        "sh", "echo", "id", "pwd", "env", "cat", "ls", "touch", "mkdir", "rm", "chmod", "ln", "sleep", "stat", "find",
+        "ip", "kill",
+    ] {
         symlink("busybox", folder.join("bin").join(program)).unwrap();
     }
     symlink("real", folder.join("linked")).unwrap();
@@ -126,8 +127,7 @@ fn keys_of_the_stack_file_become_an_image() {
     assert_says(&output, &["compiled\nlow /srv 0\n", ": lo:", "1234\n", "www/index app 750", "www app 750"]);
     assert!(!output.contains("eth"), "{output}");
     shop::assert_in_sync(&host);
-    let image: serde_json::Value =
-        serde_json::from_str(&host.ok(&["image", "inspect", "localhost/shop/app"])).unwrap();
+    let image: serde_json::Value = serde_json::from_str(&host.ok(&["image", "inspect", "localhost/shop/app"])).unwrap();
     assert_eq!((&image["config"]["Labels"]["a"], &image["config"]["ExposedPorts"][0]), (&"b".into(), &"80/tcp".into()));
 }
 

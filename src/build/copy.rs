@@ -37,8 +37,15 @@ pub(super) struct CopyOrder {
 #[derive(Serialize, Deserialize)]
 pub(super) enum CopyRoot {
     /// What is taken must have this digest: it was told when the step's key was.
-    Context { folder: PathBuf, ignored: Vec<String>, digest: LayerDigest },
-    Layers { called: String, overlay: Overlay },
+    Context {
+        folder: PathBuf,
+        ignored: Vec<String>,
+        digest: LayerDigest,
+    },
+    Layers {
+        called: String,
+        overlay: Overlay,
+    },
 }
 
 /// Largest extended attribute that is copied, and of all their names.
@@ -253,12 +260,7 @@ impl Target<'_> {
         chownat(&parent, &*name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(&failed)
     }
 
-    fn file(
-        &self,
-        path: &str,
-        content: &mut dyn Read,
-        (mode, uid, gid): (u32, u32, u32),
-    ) -> Result<File, String> {
+    fn file(&self, path: &str, content: &mut dyn Read, (mode, uid, gid): (u32, u32, u32)) -> Result<File, String> {
         let failed = said("write", path);
         let (parent, name) = self.parent(path)?;
         self.clear(&parent, &name).map_err(&failed)?;

@@ -2,10 +2,11 @@
 //! plan becomes an image of the store.
 //!
 //! Deciding: [`plan`] (what each step does, and its key), `ignore` (patterns), `key`. Doing: [`run`] (steps in their
-//! order, with what was kept of earlier builds), `tree` (reads what is copied), `step` and `copy` (one step, in a process
+//! order, with what was kept of earlier builds), `tree` (reads what is copied), `step`, `copy` and `clear` (one step, in a process
 //! of its own, see [`step_main`]), `record` (what is remembered).
 
 mod bootstrap;
+mod clear;
 mod copy;
 mod ignore;
 mod key;

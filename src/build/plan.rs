@@ -101,7 +101,11 @@ pub(super) struct CopyStep {
 #[derive(Clone, Debug)]
 pub(super) enum CopyOrigin {
     /// The digest of what is taken.
-    Context { folder: std::path::PathBuf, ignored: Vec<String>, digest: LayerDigest },
+    Context {
+        folder: std::path::PathBuf,
+        ignored: Vec<String>,
+        digest: LayerDigest,
+    },
     Stage(usize),
     Image(BaseImage),
 }
@@ -173,8 +177,7 @@ impl Planner<'_> {
             steps.push(Planned { line: step.line, text: step.text.clone(), doing, key: state.key });
         }
         let State { config, shell, key, .. } = state;
-        self.stages[index] =
-            Some(PlannedStage { base: stage.base.clone(), steps, config, shell, key, base_history });
+        self.stages[index] = Some(PlannedStage { base: stage.base.clone(), steps, config, shell, key, base_history });
         Ok(())
     }
 
@@ -197,7 +200,12 @@ impl Planner<'_> {
             }
             Base::Bootstrap(bootstrap) => {
                 let key = start.text("bootstrap").text(&format!("{bootstrap:?}")).finish();
-                (ImageConfig { env: vec![format!("PATH={PATH}")], ..ImageConfig::default() }, default_shell(), key, vec![])
+                (
+                    ImageConfig { env: vec![format!("PATH={PATH}")], ..ImageConfig::default() },
+                    default_shell(),
+                    key,
+                    vec![],
+                )
             }
         };
         Ok((State { config, args: BTreeMap::new(), shell, key, own_command: false }, history))
@@ -229,27 +237,37 @@ impl Planner<'_> {
 
     /// Applies a step to the configuration, and answers with what is to be done to the files.
     fn step(&mut self, state: &mut State, step: &BuildStep) -> Result<Doing, PlanError> {
-        let config = |doing: ()| {
-            let () = doing;
-            Ok(Doing::Configure)
-        };
         match &step.what {
             Instruction::Run(command) => Ok(Doing::Run(self.run(state, command))),
             Instruction::Copy(copy) => self.copy(state, step, copy).map(Doing::Copy),
+            Instruction::Workdir(folder) => {
+                let folder = absolute(&state.config.working_dir, &self.words(state, step, folder)?);
+                let folder = Some(folder.trim_end_matches('/')).filter(|folder| !folder.is_empty()).unwrap_or("/");
+                state.config.working_dir = folder.to_owned();
+                Ok(Doing::Folder(folder.to_owned()))
+            }
+            _ => self.configure(state, step).map(|()| Doing::Configure),
+        }
+    }
+
+    fn configure(&self, state: &mut State, step: &BuildStep) -> Result<(), PlanError> {
+        match &step.what {
+            Instruction::Run(_) | Instruction::Copy(_) | Instruction::Workdir(_) => {}
             Instruction::Env(pairs) => {
                 // All see the environment as it was before the instruction.
                 let mut put = Vec::new();
                 for (name, value) in pairs {
                     put.push((self.words(state, step, name)?, self.words(state, step, value)?));
                 }
-                config(put.into_iter().for_each(|(name, value)| set_env(&mut state.config.env, &name, &value)))
+                for (name, value) in put {
+                    set_env(&mut state.config.env, &name, &value);
+                }
             }
             Instruction::Label(pairs) => {
                 for (key, value) in pairs {
                     let (key, value) = (self.words(state, step, key)?, self.words(state, step, value)?);
                     state.config.labels.insert(key, value);
                 }
-                Ok(Doing::Configure)
             }
             Instruction::Arg(args) => {
                 for (name, default) in args {
@@ -258,34 +276,23 @@ impl Planner<'_> {
                         state.args.insert(name.clone(), value);
                     }
                 }
-                Ok(Doing::Configure)
             }
-            Instruction::Workdir(folder) => {
-                let folder = absolute(&state.config.working_dir, &self.words(state, step, folder)?);
-                state.config.working_dir = folder.trim_end_matches('/').to_owned();
-                if state.config.working_dir.is_empty() {
-                    state.config.working_dir = "/".into();
-                }
-                Ok(Doing::Folder(state.config.working_dir.clone()))
-            }
-            Instruction::User(user) => config(state.config.user = self.words(state, step, user)?),
+            Instruction::User(user) => state.config.user = self.words(state, step, user)?,
             Instruction::Entrypoint(command) => {
                 state.config.entrypoint = self.program(state, command);
                 if !state.own_command {
                     state.config.cmd = Vec::new();
                 }
-                Ok(Doing::Configure)
             }
             Instruction::Cmd(command) => {
                 state.own_command = true;
-                config(state.config.cmd = self.program(state, command))
+                state.config.cmd = self.program(state, command);
             }
-            Instruction::Shell(shell) => config(state.shell = shell.clone()),
+            Instruction::Shell(shell) => state.shell.clone_from(shell),
             Instruction::Expose(ports) => {
                 for port in ports {
                     self.expose(state, step, port)?;
                 }
-                Ok(Doing::Configure)
             }
             Instruction::Volume(paths) => {
                 for path in paths {
@@ -294,13 +301,11 @@ impl Planner<'_> {
                         state.config.volumes.push(path);
                     }
                 }
-                Ok(Doing::Configure)
             }
-            Instruction::StopSignal(signal) => {
-                config(state.config.stop_signal = Some(self.words(state, step, signal)?))
-            }
-            Instruction::Healthcheck(check) => config(state.config.healthcheck = Some(self.health(check))),
+            Instruction::StopSignal(signal) => state.config.stop_signal = Some(self.words(state, step, signal)?),
+            Instruction::Healthcheck(check) => state.config.healthcheck = Some(self.health(check)),
         }
+        Ok(())
     }
 
     /// What was given outranks what is declared; declared without a value, it has that of before the first stage.
@@ -323,8 +328,7 @@ impl Planner<'_> {
     fn run(&self, state: &State, command: &CommandForm) -> RunStep {
         let mut env = state.config.env.clone();
         let proxies = self.build.args.iter().filter(|(name, _)| PROXIES.contains(&name.to_ascii_uppercase().as_str()));
-        let args = state.args.iter().map(|(name, value)| (name, value));
-        for (name, value) in args.chain(proxies.map(|(name, value)| (name, value))) {
+        for (name, value) in state.args.iter().chain(proxies.map(|(name, value)| (name, value))) {
             if env_value(&env, name).is_none() {
                 env.push(format!("{name}={value}"));
             }
@@ -401,7 +405,9 @@ impl Planner<'_> {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
         let (Some(first), Some(last), "tcp" | "udp" | "sctp") = (number(first), number(last), protocol) else {
-            return Err(self.fault(step, format!("`{port}` is no port: a number from 1 to 65535, and `/tcp` or `/udp`")));
+            return Err(
+                self.fault(step, format!("`{port}` is no port: a number from 1 to 65535, and `/tcp` or `/udp`"))
+            );
         };
         for number in first..=last {
             let port = format!("{number}/{protocol}");

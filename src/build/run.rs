@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::bootstrap::bootstrap;
+use super::clear::{take_away_mount_points, take_away_unchanged_folders};
 use super::copy::{CopyOrder, CopyRoot};
 use super::plan::{BuildPlan, CopyOrigin, CopyStep, Doing, Planned, RunStep};
 use super::record::{self, ImageRecord, StepRecord};
@@ -25,7 +26,6 @@ use crate::runtime::oci::{
     OCI_VERSION, OciCapabilities, OciConfig, OciLinuxConfig, OciMount, OciNamespace, OciNamespaceKind, OciProcess,
     OciRoot, OciUser,
 };
-use crate::runtime::overlay::{OverlayFs, OverlayLayer};
 use crate::runtime::seccomp::LinuxSeccomp;
 
 /// What happens while an image is built.
@@ -270,7 +270,7 @@ impl Work<'_> {
                 let config = Box::new(oci_config(run, &user, (runtime, &place.0)));
                 Ok(What::Run { config, isolated: StepOrder::isolated(self.plan.network) })
             }
-            Doing::Copy(copy) => self.copy_order(copy, place, overlay).map(What::Copy),
+            Doing::Copy(copy) => self.copy_order(copy, place, overlay).map(|order| What::Copy(Box::new(order))),
             Doing::Folder(path) => Ok(What::Folder { path: path.clone() }),
             Doing::Configure | Doing::Bootstrap(_) => Err("is no step of a process".into()),
         }
@@ -291,7 +291,9 @@ impl Work<'_> {
                 let layers = self.layers.get(stage).ok_or("the stage that it copies from was not made")?;
                 layered(format!("stage {stage}"), layers)?
             }
-            CopyOrigin::Image(image) => layered(format!("image `{}`", image.written), &self.base(image).map_err(said)?)?,
+            CopyOrigin::Image(image) => {
+                layered(format!("image `{}`", image.written), &self.base(image).map_err(said)?)?
+            }
         };
         Ok(CopyOrder {
             from,
@@ -324,7 +326,8 @@ impl Work<'_> {
         for stage in chain.iter().rev().filter_map(|stage| self.plan.stages[*stage].as_ref()) {
             for step in &stage.steps {
                 let is_step = !matches!(step.doing, Doing::Configure);
-                let layer = is_step && record::step(self.builder.store, &step.key).is_some_and(|kept| kept.layer.is_some());
+                let layer =
+                    is_step && record::step(self.builder.store, &step.key).is_some_and(|kept| kept.layer.is_some());
                 made += usize::from(layer);
                 steps.push(own(&step.text, !layer));
             }
@@ -465,62 +468,3 @@ fn oci_config(run: &RunStep, user: &ResolvedUser, (runtime, folder): (&StepRunti
 
 /// Files that commands see and that are no part of the image.
 const MOUNTED_FILES: [(&str, &str); 2] = [("resolv.conf", "/etc/resolv.conf"), ("hosts", "/etc/hosts")];
-/// What is made to be mounted on, folders after what is in them.
-const MOUNT_POINTS: [&str; 6] = ["etc/resolv.conf", "etc/hosts", "etc", "proc", "dev", "sys"];
-
-/// Takes away what was made to be mounted on and is in no layer below.
-fn take_away_mount_points(upper: &Path, lower: &[PathBuf]) -> io::Result<()> {
-    let below = OverlayFs::new(lower.iter().map(OverlayLayer::folder).collect());
-    for point in MOUNT_POINTS {
-        let place = upper.join(point);
-        let Ok(found) = fs::symlink_metadata(&place) else { continue };
-        if below.lookup(point).map_err(io::Error::other)?.is_some() {
-            continue;
-        }
-        if found.is_file() && found.len() == 0 {
-            fs::remove_file(&place)?;
-        } else if found.is_dir() && fs::read_dir(&place)?.next().is_none() {
-            fs::remove_dir(&place)?;
-        }
-    }
-    Ok(())
-}
-
-/// Takes away folders that were only copied up: nothing in them changed, and neither did they.
-fn take_away_unchanged_folders(upper: &Path, lower: &[PathBuf]) -> io::Result<()> {
-    let below = OverlayFs::new(lower.iter().map(OverlayLayer::folder).collect());
-    clear_folder(upper, Path::new(""), &below).map(drop)
-}
-
-/// Whether the folder is empty afterwards.
-fn clear_folder(upper: &Path, path: &Path, below: &OverlayFs) -> io::Result<bool> {
-    let mut empty = true;
-    for entry in fs::read_dir(upper.join(path))? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
-            empty = false;
-            continue;
-        }
-        let inner = path.join(entry.file_name());
-        let place = upper.join(&inner);
-        if !clear_folder(upper, &inner, below)? || is_opaque(&place) {
-            empty = false;
-            continue;
-        }
-        let found = fs::symlink_metadata(&place)?;
-        let same = below.lookup(&inner).map_err(io::Error::other)?.is_some_and(|entry| {
-            entry.is_directory()
-                && (entry.mode, entry.uid, entry.gid) == (found.mode() & 0o7777, found.uid(), found.gid())
-        });
-        match same {
-            true => fs::remove_dir(&place)?,
-            false => empty = false,
-        }
-    }
-    Ok(empty)
-}
-
-fn is_opaque(folder: &Path) -> bool {
-    let mut value = [0; 2];
-    rustix::fs::lgetxattr(folder, c"trusted.overlay.opaque", &mut value).is_ok()
-}

@@ -51,7 +51,7 @@ pub(super) struct Overlay {
 #[derive(Serialize, Deserialize)]
 pub(super) enum What {
     Run { config: Box<OciConfig>, isolated: bool },
-    Copy(CopyOrder),
+    Copy(Box<CopyOrder>),
     Folder { path: String },
 }
 

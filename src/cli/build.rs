@@ -24,12 +24,16 @@ fn build(global: &Global, args: &BuildArgs) -> Result<(), Exit> {
     let path = file_path(None, &args.file);
     let stack = load(&path)?;
     let builds = |name: &str| {
-        stack.images.iter().any(|(known, image)| {
-            known.as_str() == name && matches!(image.source, ImageSource::Build(_))
-        })
+        stack
+            .images
+            .iter()
+            .any(|(known, image)| known.as_str() == name && matches!(image.source, ImageSource::Build(_)))
     };
     if let Some(name) = args.images.iter().find(|name| !builds(name)) {
-        failed(&format!("there is no image `{name}` that is built"), &["name a table [image.NAME] with a `build` in it"]);
+        failed(
+            &format!("there is no image `{name}` that is built"),
+            &["name a table [image.NAME] with a `build` in it"],
+        );
         return Err(Exit::Usage);
     }
     let rebuild = if args.no_cache { Rebuild::All } else { Rebuild::Changed };

@@ -25,8 +25,8 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 pub use code::Code;
-pub use dockerfile::{Wish, parse_dockerfile, platform_args};
 pub use diagnostic::{Diagnostic, Diagnostics, Look, Marked, Severity};
+pub use dockerfile::{Wish, parse_dockerfile, platform_args};
 pub use surroundings::{FileKind, Files, HostFiles, Surroundings};
 
 use source::Source;

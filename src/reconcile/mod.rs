@@ -10,6 +10,7 @@ mod lockfile;
 mod road;
 mod step;
 
+pub use crate::build::BuildEvent;
 pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
 pub use crate::runtime::image::registry::{Progress as PullProgress, RegistryOptions};
 pub use crate::runtime::image::{ImageConfig, ImageLayer, ImageOrigin, LayerDigest, Reference, StoredImage};
@@ -20,7 +21,6 @@ pub use actual::{
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
-pub use crate::build::BuildEvent;
 pub use host::{BuildWatch, Rebuild};
 pub use host::{ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock};
 pub use library::{ImageLibrary, LibraryError, Pruned, Repaired};

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::*;
 use crate::model::ImageSource;
-use crate::model::build::{BuildStep, Heredoc};
 use crate::model::Pull;
+use crate::model::build::{BuildStep, Heredoc};
 
 struct Images;
 
@@ -103,7 +103,10 @@ fn folders_and_users_hold_for_what_follows() {
     ];
     let plan = planned(&build_of(Path::new("/"), steps));
     let Doing::Run(run) = &plan.stages[0].as_ref().unwrap().steps[4].doing else { panic!() };
-    assert_eq!((run.cwd.as_str(), run.user.as_str(), &run.args[..2]), ("/srv/app", "app", &["/bin/bash".to_owned(), "-ec".into()][..]));
+    assert_eq!(
+        (run.cwd.as_str(), run.user.as_str(), &run.args[..2]),
+        ("/srv/app", "app", &["/bin/bash".to_owned(), "-ec".into()][..])
+    );
 }
 
 #[test]
@@ -180,7 +183,10 @@ fn a_step_is_known_by_content_and_not_by_times() {
     assert_eq!(context.key(), before, "another time");
     fs::write(context.path("src/b.log"), "").unwrap();
     fs::write(context.path("other"), "").unwrap();
-    assert_eq!(context.key(), planned(&build_of(context.0.path(), vec![copy("src"), Instruction::Run(shell("make"))])).key);
+    assert_eq!(
+        context.key(),
+        planned(&build_of(context.0.path(), vec![copy("src"), Instruction::Run(shell("make"))])).key
+    );
     fs::remove_file(context.path("src/b.log")).unwrap();
     assert_eq!(context.key(), before, "what is not copied");
     fs::set_permissions(context.path("src/a"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -208,7 +214,9 @@ fn what_is_ignored_changes_nothing() {
 #[test]
 fn what_is_not_there_is_told_with_its_line() {
     let context = Context::new();
-    for (source, why) in [("gone", "`gone` does not exist"), ("*.c", "`*.c` does not exist"), ("x.log", ".dockerignore")] {
+    for (source, why) in
+        [("gone", "`gone` does not exist"), ("*.c", "`*.c` does not exist"), ("x.log", ".dockerignore")]
+    {
         fs::write(context.path("x.log"), "").unwrap();
         let error = plan(&build_of(context.0.path(), vec![copy(source)]), &Images, (0, &[])).unwrap_err();
         let said = super::super::step::chain(&error);

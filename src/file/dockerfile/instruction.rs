@@ -7,8 +7,22 @@ use crate::model::build::{CommandForm, Copy, CopyFrom, Healthcheck, Instruction}
 
 /// Those of stages.
 pub(super) const KEYWORDS: [&str; 16] = [
-    "RUN", "COPY", "ADD", "ENV", "ARG", "WORKDIR", "USER", "ENTRYPOINT", "CMD", "SHELL", "LABEL", "EXPOSE", "VOLUME",
-    "HEALTHCHECK", "STOPSIGNAL", "FROM",
+    "RUN",
+    "COPY",
+    "ADD",
+    "ENV",
+    "ARG",
+    "WORKDIR",
+    "USER",
+    "ENTRYPOINT",
+    "CMD",
+    "SHELL",
+    "LABEL",
+    "EXPOSE",
+    "VOLUME",
+    "HEALTHCHECK",
+    "STOPSIGNAL",
+    "FROM",
 ];
 
 pub(super) struct Site<'l> {
@@ -115,7 +129,8 @@ fn run(site: &Site) -> Result<Instruction, Fault> {
         match (flag, value) {
             ("--network", "default") | ("--security", "sandbox") => {}
             ("--mount", _) => {
-                let help = "copy what the command needs with `COPY`, and remove what it need not keep in the same `RUN`";
+                let help =
+                    "copy what the command needs with `COPY`, and remove what it need not keep in the same `RUN`";
                 return Err(site.refused("`RUN --mount` is not supported", help));
             }
             _ => return Err(site.refused(format!("`RUN {flag}` is not supported"), "leave it out")),

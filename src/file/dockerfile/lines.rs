@@ -230,7 +230,8 @@ mod tests {
             .list
             .iter()
             .map(|line| {
-                let docs: String = line.heredocs.iter().map(|doc| format!(" <{}:{:?}>", doc.name, doc.content)).collect();
+                let docs: String =
+                    line.heredocs.iter().map(|doc| format!(" <{}:{:?}>", doc.name, doc.content)).collect();
                 format!("{} {} {}{docs}", line.number, line.keyword, line.rest)
             })
             .collect();

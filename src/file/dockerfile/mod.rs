@@ -10,7 +10,9 @@ use super::code;
 use super::diagnostic::{Diagnostics, Draft};
 use super::source::Source;
 use super::words::nearest;
-use crate::model::build::{Base, BaseImage, Build, BuildNetwork, BuildStep, CopyFrom, Expansion, Instruction, Stage, expand};
+use crate::model::build::{
+    Base, BaseImage, Build, BuildNetwork, BuildStep, CopyFrom, Expansion, Instruction, Stage, expand,
+};
 use crate::model::{ImageReference, ImageSource, Pull};
 use instruction::{KEYWORDS, Said, Site};
 use lines::Line;
@@ -31,13 +33,8 @@ pub struct Wish {
 pub fn parse_dockerfile(name: &str, text: &str, wish: Wish) -> Result<Build, Diagnostics> {
     let source = Source::new(name, text);
     let lines = lines::read(text);
-    let mut reading = Reading {
-        wish: &wish,
-        escape: lines.escape,
-        drafts: lines.faults,
-        globals: Vec::new(),
-        stages: Vec::new(),
-    };
+    let mut reading =
+        Reading { wish: &wish, escape: lines.escape, drafts: lines.faults, globals: Vec::new(), stages: Vec::new() };
     for line in &lines.list {
         reading.line(line);
     }
@@ -238,9 +235,12 @@ impl Reading<'_> {
             Said::CopyFrom(mut copy, from) => {
                 let number = from.parse::<usize>().ok();
                 let earlier = self.stages.len() - 1;
-                copy.from = match (self.stages[..earlier].iter().rposition(|stage| {
-                    stage.name.as_deref() == Some(&from.to_ascii_lowercase())
-                }), number) {
+                copy.from = match (
+                    self.stages[..earlier]
+                        .iter()
+                        .rposition(|stage| stage.name.as_deref() == Some(&from.to_ascii_lowercase())),
+                    number,
+                ) {
                     (Some(stage), _) => CopyFrom::Stage(stage),
                     (None, Some(stage)) if stage < earlier => CopyFrom::Stage(stage),
                     (None, Some(stage)) => {

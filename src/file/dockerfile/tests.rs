@@ -45,7 +45,10 @@ fn pairs_are_read_in_both_forms() {
 fn files_are_copied_with_flags() {
     let [Instruction::Copy(copy)] = &steps("COPY --chown=a:b --chmod=755 x y /z/")[..] else { panic!() };
     let Copy { sources, to, owner, mode, .. } = copy;
-    assert_eq!((sources.join(" "), to.as_str(), owner.as_deref(), *mode), ("x y".into(), "/z/", Some("a:b"), Some(0o755)));
+    assert_eq!(
+        (sources.join(" "), to.as_str(), owner.as_deref(), *mode),
+        ("x y".into(), "/z/", Some("a:b"), Some(0o755))
+    );
     let [Instruction::Copy(copy)] = &steps("COPY <<one <<\"two\" /z/\n1\none\n2\ntwo")[..] else { panic!() };
     let inline: Vec<_> = copy.inline.iter().map(|doc| (doc.name.as_str(), doc.content.as_str(), doc.expands)).collect();
     assert_eq!(inline, [("one", "1\n", true), ("two", "2\n", false)]);
@@ -76,7 +79,9 @@ fn given_arguments_outrank_defaults_in_from() {
 
 #[test]
 fn health_checks_have_times() {
-    let [Instruction::Healthcheck(check)] = &steps("HEALTHCHECK --interval=1m30s --retries=2 CMD x y")[..] else { panic!() };
+    let [Instruction::Healthcheck(check)] = &steps("HEALTHCHECK --interval=1m30s --retries=2 CMD x y")[..] else {
+        panic!()
+    };
     assert_eq!((check.interval, check.retries, check.command.clone()), (90_000_000_000, 2, Some(shell("x y"))));
     let [Instruction::Healthcheck(check)] = &steps("HEALTHCHECK NONE")[..] else { panic!() };
     assert_eq!(check.command, None);
@@ -87,7 +92,11 @@ fn health_checks_have_times() {
 fn refused(text: &str, line: u32, words: &[&str]) {
     let faults = parse_dockerfile("Dockerfile", text, Wish::default()).unwrap_err();
     let said = faults.to_string();
-    assert_eq!(faults.iter().next().and_then(|fault| fault.place.as_ref()).map(|place| place.line), Some(line), "{said}");
+    assert_eq!(
+        faults.iter().next().and_then(|fault| fault.place.as_ref()).map(|place| place.line),
+        Some(line),
+        "{said}"
+    );
     for word in words.iter().chain([&format!("Dockerfile:{line}:").as_str()]) {
         assert!(said.contains(word), "`{word}` is not in:\n{said}");
     }

@@ -24,7 +24,18 @@ const MAX_FILE: u64 = 4 << 20;
 const NETWORKS: [(&str, BuildNetwork); 2] = [("host", BuildNetwork::Host), ("none", BuildNetwork::None)];
 /// What says what goes into an image, and not how.
 const CONTENT: [&str; 12] = [
-    "from", "bootstrap", "stage", "env", "workdir", "copy", "run", "user", "entrypoint", "command", "expose", "labels",
+    "from",
+    "bootstrap",
+    "stage",
+    "env",
+    "workdir",
+    "copy",
+    "run",
+    "user",
+    "entrypoint",
+    "command",
+    "expose",
+    "labels",
 ];
 
 pub(super) fn read(reader: &mut Reader, item: Item) -> Option<Build> {
@@ -114,7 +125,9 @@ fn keys(reader: &mut Reader, section: &Section, network: BuildNetwork) -> Option
     for key in ["args", "target"] {
         if let Some(item) = section.get(key) {
             let message = format!("`{key}` is for builds by a Dockerfile");
-            reader.push(Draft::error(code::KEY_CHOICE, &item.key_span, message).help("leave it out, or add `dockerfile`"));
+            reader.push(
+                Draft::error(code::KEY_CHOICE, &item.key_span, message).help("leave it out, or add `dockerfile`"),
+            );
         }
     }
     let mut stages = Vec::new();
@@ -300,10 +313,9 @@ fn configuration(reader: &mut Reader, section: &Section, stage: &mut Stage) {
         stage.steps.push(BuildStep { line: line(reader, &item.key_span), text, what });
     };
     let words = |texts: Vec<Text>| texts.into_iter().map(|text| text.value).collect::<Vec<_>>();
-    for (key, make) in [
-        ("entrypoint", Instruction::Entrypoint as fn(CommandForm) -> Instruction),
-        ("command", Instruction::Cmd),
-    ] {
+    for (key, make) in
+        [("entrypoint", Instruction::Entrypoint as fn(CommandForm) -> Instruction), ("command", Instruction::Cmd)]
+    {
         if let Some(item) = section.get(key)
             && let Some(list) = reader.texts(Some(item.clone()))
         {
@@ -323,15 +335,11 @@ fn configuration(reader: &mut Reader, section: &Section, stage: &mut Stage) {
 
 /// The images that a build names.
 pub(in crate::file) fn named_in(build: &Build) -> impl Iterator<Item = &str> {
-    let copied = |step: &BuildStep| match &step.what {
-        Instruction::Copy(Copy { from: CopyFrom::Image(_), .. }) => true,
-        _ => false,
-    };
     let bases = build.stages.iter().filter_map(|stage| match &stage.base {
         Base::Image(image) => Some(image.written.as_str()),
         _ => None,
     });
-    let copies = build.stages.iter().flat_map(|stage| &stage.steps).filter(move |step| copied(step));
+    let copies = build.stages.iter().flat_map(|stage| &stage.steps);
     let copies = copies.filter_map(|step| match &step.what {
         Instruction::Copy(Copy { from: CopyFrom::Image(image), .. }) => Some(image.written.as_str()),
         _ => None,

@@ -19,7 +19,8 @@ pub(super) fn read(reader: &mut Reader, section: &Section) -> Option<Image> {
         for key in ["from", "pull"] {
             if let Some(other) = section.get(key) {
                 let message = format!("`{key}` and `build` exclude each other");
-                let draft = Draft::error(code::KEY_CHOICE, &other.key_span, message).other(&item.key_span, "it is built");
+                let draft =
+                    Draft::error(code::KEY_CHOICE, &other.key_span, message).other(&item.key_span, "it is built");
                 reader.push(draft.help("what a build begins with is `from` in [image.NAME.build]"));
                 return None;
             }

@@ -52,11 +52,7 @@ impl ImageStore {
         let manifest = self.add_json(&manifest)?;
         let manifest = Descriptor { media_type: OCI_MANIFEST.to_owned(), ..manifest };
         self.name_image(reference, &manifest, manifest.digest)?;
-        let missing = || ImageError::NoSuchTag {
-            path: self.paths.layout(),
-            tag: reference.to_string(),
-            tags: vec![],
-        };
+        let missing = || ImageError::NoSuchTag { path: self.paths.layout(), tag: reference.to_string(), tags: vec![] };
         self.stored(reference)?.ok_or_else(missing)
     }
 
@@ -80,8 +76,11 @@ impl ImageStore {
     }
 
     fn add_json(&self, document: &impl Serialize) -> Result<Descriptor, ImageError> {
-        let bytes = serde_json::to_vec(document)
-            .map_err(|source| ImageError::Json { path: self.paths.layout(), name: "document".into(), source })?;
+        let bytes = serde_json::to_vec(document).map_err(|source| ImageError::Json {
+            path: self.paths.layout(),
+            name: "document".into(),
+            source,
+        })?;
         let digest = self.add_document(&bytes)?;
         let size = bytes.len() as u64;
         Ok(Descriptor { media_type: String::new(), digest, size, platform: None, annotations: BTreeMap::new() })

@@ -33,8 +33,8 @@ use crate::runtime::image::registry::{RegistryClient, RegistryOptions};
 use crate::runtime::image::{ImageStore, LayerDigest, Reference};
 use crate::runtime::net::{Links, Nft, Sysctls};
 
-pub use build::{BuildWatch, Rebuild};
 use build::Builds;
+pub use build::{BuildWatch, Rebuild};
 pub use exec::{ExecFailure, ExecWish};
 use images::KnownImage;
 pub use lock::{LockError, StackLock};

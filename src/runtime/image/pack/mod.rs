@@ -60,13 +60,8 @@ pub enum PackError {
 pub fn pack_folder<W: Write>(folder: &Path, packing: Packing, out: W) -> Result<(W, u64), PackError> {
     let open = openat(CWD, folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let open = open.map_err(|errno| read_error(b".", errno))?;
-    let mut packer = Packer {
-        out: TarWriter::new(out),
-        packing,
-        links: HashMap::new(),
-        members: 0,
-        buffer: vec![0; COPY_BUFFER],
-    };
+    let mut packer =
+        Packer { out: TarWriter::new(out), packing, links: HashMap::new(), members: 0, buffer: vec![0; COPY_BUFFER] };
     if packing.root {
         let stat = rustix::fs::fstat(&open).map_err(|errno| read_error(b".", errno))?;
         let xattrs = xattrs(&open, b".", b".")?;
@@ -115,13 +110,7 @@ impl<W: Write> Packer<W> {
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        folder: &OwnedFd,
-        name: &[u8],
-        path: &mut Vec<u8>,
-        depth: usize,
-    ) -> Result<(), PackError> {
+    fn entry(&mut self, folder: &OwnedFd, name: &[u8], path: &mut Vec<u8>, depth: usize) -> Result<(), PackError> {
         let failed = |errno| read_error(path, errno);
         let stat = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -135,9 +124,7 @@ impl<W: Write> Packer<W> {
                 let parent = &path[..path.len() - name.len()];
                 return self.mark([parent, b".wh.", name].concat(), &stat);
             }
-            FileType::CharacterDevice => {
-                TarKind::CharDevice { major: major(stat.st_rdev), minor: minor(stat.st_rdev) }
-            }
+            FileType::CharacterDevice => TarKind::CharDevice { major: major(stat.st_rdev), minor: minor(stat.st_rdev) },
             FileType::BlockDevice => TarKind::BlockDevice { major: major(stat.st_rdev), minor: minor(stat.st_rdev) },
             FileType::Fifo => TarKind::Fifo,
             _ => return Ok(()),
@@ -220,8 +207,11 @@ fn by_descriptor(folder: &OwnedFd, name: &[u8]) -> PathBuf {
     base.join(std::ffi::OsStr::from_bytes(name))
 }
 
+/// Name and value.
+type Xattr = (Vec<u8>, Vec<u8>);
+
 /// Sorted by name.
-fn xattrs(folder: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, PackError> {
+fn xattrs(folder: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Vec<Xattr>, PackError> {
     let place = by_descriptor(folder, name);
     let mut list = vec![0; MAX_XATTR];
     let length = match rustix::fs::llistxattr(&place, &mut list) {
