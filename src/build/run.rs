@@ -103,7 +103,9 @@ struct Work<'a> {
 impl Builder<'_> {
     /// Builds the image of a plan, and names it `reference`.
     pub fn build(&self, plan: &BuildPlan, reference: &Reference) -> Result<StoredImage, BuildError> {
-        let _held = self.store.hold(&plan.key).map_err(BuildError::Store)?;
+        // What is made is in use by nobody yet: until it has its name, nothing may be pruned.
+        let _store = self.store.hold().map_err(BuildError::Store)?;
+        let _image = self.store.hold_one(&plan.key).map_err(BuildError::Store)?;
         sweep(&self.store.root().join("tmp"));
         let steps = plan.stages.iter().flatten().flat_map(|stage| &stage.steps);
         let total = steps.filter(|step| !matches!(step.doing, Doing::Configure)).count();

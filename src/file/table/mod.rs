@@ -9,6 +9,7 @@ mod image;
 mod kernel;
 mod limits;
 mod port;
+mod reaction;
 mod storage;
 mod user;
 

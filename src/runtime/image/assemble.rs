@@ -69,7 +69,7 @@ impl ImageStore {
     }
 
     /// Keeps others from the work on `what`, until the answer is dropped.
-    pub fn hold(&self, what: &LayerDigest) -> Result<impl Drop + use<>, ImageError> {
+    pub fn hold_one(&self, what: &LayerDigest) -> Result<impl Drop + use<>, ImageError> {
         let folder = self.paths.root.join("locks");
         super::publish::make_private(&self.paths.root, &folder)?;
         Lock::acquire(folder.join(what.hex()))
