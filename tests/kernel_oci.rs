@@ -11,3 +11,5 @@ mod configuration;
 mod lifecycle;
 #[path = "oci/podman.rs"]
 mod podman;
+#[path = "oci/seccomp.rs"]
+mod seccomp;

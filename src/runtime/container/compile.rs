@@ -139,6 +139,11 @@ impl Program {
         Ok(Self { namespaces: namespaces(linux), setup, hook_point, payload, preserved, maker, init, init_memory })
     }
 
+    /// Whether the payload's filter puts calls before an agent.
+    pub(super) fn notifies(&self) -> bool {
+        self.payload.iter().any(|op| matches!(op, SetupOp::InstallSeccomp(program) if program.notifies()))
+    }
+
     /// The operation that messages number so.
     pub(super) fn op(&self, number: u16) -> Option<&SetupOp> {
         self.setup.iter().chain(&self.payload).chain(self.init.iter().flatten()).nth(number.into())

@@ -22,6 +22,7 @@ use super::compile::Program;
 use super::console;
 use super::hook::HookProgram;
 use super::init::FAILURE;
+use super::notify::{Filtered, SeccompAgent, serve_listener};
 use super::op::Stopped;
 use super::perform::Progress;
 use super::spawn::{BEFORE_ALL, START_LIMIT, SpawnError, kill_and_reap, readable_within, words_for};
@@ -187,7 +188,28 @@ impl Drop for Making<'_> {
 
 /// What the process that starts a container is told: `None` that the program is executed.
 pub fn start_outcome(connection: BorrowedFd<'_>, steps: &[String], setup: u16) -> Result<(), SpawnError> {
-    match spawn::wait_for_exec(connection)? {
+    outcome(spawn::wait_for_exec(connection)?, steps, setup)
+}
+
+/// The same where the container's filter notifies `agent`; `process` is the container's.
+pub fn start_notifying(
+    connection: BorrowedFd<'_>,
+    steps: &[String],
+    setup: u16,
+    (pid, agent): (i32, &SeccompAgent),
+) -> Result<(), SpawnError> {
+    let pipe = |source| SpawnError::Pipe { source };
+    let number = rustix::process::Pid::from_raw(pid).ok_or(Errno::SRCH).map_err(pipe)?;
+    let pidfd = rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty()).map_err(pipe)?;
+    let process = Filtered { pid, pidfd: pidfd.as_fd(), channel: connection };
+    match serve_listener(&process, agent)? {
+        None => start_outcome(connection, steps, setup),
+        stopped => outcome(stopped, steps, setup),
+    }
+}
+
+fn outcome(stopped: Option<Stopped>, steps: &[String], setup: u16) -> Result<(), SpawnError> {
+    match stopped {
         None => Ok(()),
         Some(stopped) => {
             let step = stopped.op.checked_sub(setup).and_then(|index| steps.get(usize::from(index)));
@@ -293,6 +315,7 @@ fn child(program: &Program, connections: Connections<'_>, channel: OwnedFd) -> !
     let ready = sys::close_from_but(first_free, [connection.as_raw_fd()])
         .and_then(|()| sys::block_signals(SignalSet::EMPTY))
         .map_err(|errno| Stopped { op: BEFORE_ALL, fault: errno.into() });
+    progress.runtime = program.notifies().then(|| fcntl_dupfd_cloexec(&connection, first_free as i32).ok()).flatten();
     let result = ready.and_then(|_| progress.perform(&program.payload, program.setup.len() as u16));
     stop(&connection, result.err().unwrap_or(Stopped { op: BEFORE_ALL, fault: Errno::INVAL.into() }))
 }

@@ -275,6 +275,11 @@ impl SeccompProgram {
         let filter = seccomp::compile(section)?.filter;
         Ok(Self { filter: filter.instructions, flags: SeccompFilterFlags(filter.flags.0) })
     }
+
+    /// Whether calls are put before an agent.
+    pub fn notifies(&self) -> bool {
+        self.flags.0 & seccomp::SeccompFlags::NEW_LISTENER != 0
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

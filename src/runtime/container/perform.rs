@@ -11,6 +11,7 @@ use crate::runtime::sys::{self, Errno, Prctl};
 
 use super::below::{Links, NodeKind, open_below, open_or_make};
 use super::hook::StatePid;
+use super::notify::install_notifying;
 use super::op::{
     CapabilitySets, Credentials, DeviceNode, Execution, Fault, KeptMount, MountSource, Part, SetupOp, Stopped,
 };
@@ -30,6 +31,8 @@ pub struct Progress {
     dev: Option<OwnedFd>,
     masks: Masks,
     sources: Sources,
+    /// To the runtime, where a filter notifies: a socket.
+    pub(super) runtime: Option<OwnedFd>,
 }
 
 impl Progress {
@@ -109,6 +112,7 @@ impl Progress {
             SetupOp::WriteLabel { path, value } => write_file(CWD, path, value.as_bytes())?,
             SetupOp::LimitResource(limit) => sys::set_rlimit(limit.resource, limit.soft, limit.hard)?,
             SetupOp::NoNewPrivileges => sys::prctl(Prctl::NoNewPrivileges)?,
+            SetupOp::InstallSeccomp(program) if program.notifies() => install_notifying(program, held(&self.runtime)?)?,
             SetupOp::InstallSeccomp(program) => sys::seccomp_install(&program.filter, program.flags)?,
             SetupOp::BoundCapabilities { keep, last } => bound_capabilities(*keep, *last)?,
             SetupOp::SetUser(user) => set_user(user)?,

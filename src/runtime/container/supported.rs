@@ -105,7 +105,14 @@ fn check_given(
     }
     match (&linux.seccomp, &surroundings.seccomp) {
         (Some(_), None) => Err(CompileError::invalid("linux.seccomp", "was not compiled")),
-        (Some(seccomp), Some(_)) => refuse_if(seccomp.listener_path.is_some(), "linux.seccomp.listenerPath"),
+        (Some(seccomp), Some(program)) => {
+            let path = "linux.seccomp.listenerPath";
+            refuse_if(detachment.is_none() && seccomp.listener_path.is_some(), path)?;
+            if program.notifies() && seccomp.listener_path.is_none() {
+                return Err(CompileError::invalid(path, "is missing: an action notifies"));
+            }
+            Ok(())
+        }
         _ => Ok(()),
     }
 }

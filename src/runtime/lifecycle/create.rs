@@ -249,9 +249,6 @@ fn spawn(source: crate::runtime::container::SpawnError) -> LifecycleError {
 
 pub fn seccomp(config: &OciConfig) -> Result<Option<SeccompProgram>, LifecycleError> {
     let Some(section) = config.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) else { return Ok(None) };
-    if section.listener_path.is_some() {
-        return Err(LifecycleError::SeccompListener("has a `listenerPath`, which is not supported yet"));
-    }
     SeccompProgram::compile(section).map(Some).map_err(|source| LifecycleError::Seccomp { source })
 }
 

@@ -5,13 +5,14 @@ use std::os::fd::OwnedFd;
 use crate::runtime::container::detached::Keyring;
 use crate::runtime::container::{
     ExecDetachment, ExecProgram, ExecSpec, Executed, OwnNamespace, ProcessSettings, Stdio, TerminalSize,
-    exec as execute,
+    exec_notifying as execute,
 };
 use crate::runtime::oci::OciProcess;
 use crate::runtime::sys;
 
 use super::create::{check_terminal, host_id, seccomp};
 use super::process::{ConsoleSocket, check_preserved};
+use super::start::seccomp_agent;
 use super::{Container, LifecycleError, Status};
 
 /// How a process is run in a container.
@@ -72,8 +73,9 @@ pub fn exec(container: &Container, process: &OciProcess, options: &ExecOptions) 
         terminal_owner: host_id(&config, process.user.uid),
     };
     let program = ExecProgram::compile_detached(&spec, &detachment).map_err(compile)?;
+    let agent = seccomp_agent(container, &config)?;
     let Executed { pid, pidfd, terminal } =
-        execute(&program, &Stdio::inherit()).map_err(|source| LifecycleError::Exec { source })?;
+        execute(&program, &Stdio::inherit(), agent.as_ref()).map_err(|source| LifecycleError::Exec { source })?;
     if let (Some(terminal), Some(socket)) = (&terminal, &options.console_socket) {
         socket.send(terminal).inspect_err(|_| {
             let _ = sys::send_signal(pid, libc::SIGKILL);

@@ -49,8 +49,8 @@ pub enum LifecycleError {
     Compile { source: CompileError },
     #[error("`linux.seccomp` of the configuration cannot be compiled")]
     Seccomp { source: SeccompError },
-    #[error("`linux.seccomp` of the configuration {0}")]
-    SeccompListener(&'static str),
+    #[error("cannot reach the seccomp agent at `{}`", path.display())]
+    SeccompAgent { path: PathBuf, source: std::io::Error },
     #[error("`{path}` of the configuration {fault}")]
     Invalid { path: &'static str, fault: String },
     #[error("cannot make the container's process")]

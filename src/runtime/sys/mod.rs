@@ -38,7 +38,7 @@ pub use rustix::io::Errno;
 pub use scheduling::{
     SchedulerAttributes, set_affinity, set_io_priority, set_memory_policy, set_personality, set_scheduler,
 };
-pub use seccomp::{SeccompFilterFlags, SockFilter, seccomp_install};
+pub use seccomp::{SeccompFilterFlags, SockFilter, seccomp_install, seccomp_install_notifying};
 pub use seccomp_trial::{CallAbi, RawCall, TrialAnswer, make_calls_filtered};
 pub use signal::{SignalSet, block_signals, default_dispositions, send_signal, wait_for_signal};
 
