@@ -9,6 +9,8 @@ mod bundle;
 mod configuration;
 #[path = "oci/lifecycle.rs"]
 mod lifecycle;
+#[path = "oci/mounts.rs"]
+mod mounts;
 #[path = "oci/podman.rs"]
 mod podman;
 #[path = "oci/seccomp.rs"]

@@ -105,6 +105,7 @@ impl Program {
             compile_linux::loopback(&mut setup, linux);
         }
         let (dev, devpts, has_proc) = (mounts.dev, mounts.devpts, mounts.proc);
+        let id_mapped = mounts.id_mapped;
         setup.extend(mounts.ops);
         devices(
             &mut setup,
@@ -133,7 +134,7 @@ impl Program {
             payload.splice(0..0, detachment.start_container.into_iter().map(SetupOp::RunHook));
         }
         let init = surroundings.init.then(|| init_restrictions(&settings));
-        let maker = compile_linux::maker_namespaces(linux);
+        let maker = MakerNamespaces { id_mapped, ..compile_linux::maker_namespaces(linux) };
         let init_memory =
             OwnMemory::get().filter(|_| init.is_some() && allows(surroundings.seccomp.as_ref(), libc::SYS_madvise));
         Ok(Self { namespaces: namespaces(linux), setup, hook_point, payload, preserved, maker, init, init_memory })

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::runtime::oci::{
-    OciDevice, OciDeviceKind, OciIoPriorityClass, OciLinuxConfig, OciNamespaceKind, OciPersonalityDomain, OciProcess,
-    OciRootfsPropagation,
+    OciDevice, OciDeviceKind, OciIdMapping, OciIoPriorityClass, OciLinuxConfig, OciNamespaceKind, OciPersonalityDomain,
+    OciProcess, OciRootfsPropagation,
 };
 use crate::runtime::sys::{NamespaceFlags, SchedulerAttributes};
 
@@ -52,6 +52,7 @@ pub fn maker_namespaces(linux: &OciLinuxConfig) -> MakerNamespaces {
         pid: path(OciNamespaceKind::Pid),
         time: path(OciNamespaceKind::Time),
         new_time: new_time.then(offsets),
+        id_mapped: Vec::new(),
     }
 }
 
@@ -66,7 +67,7 @@ pub fn become_root(ops: &mut Vec<SetupOp>, mounts: &CompiledMounts) -> Result<()
         .iter()
         .filter_map(|op| match op {
             SetupOp::Mount(mount) => match &mount.source {
-                MountSource::Bind(bind) => Some(bind.clone()),
+                MountSource::Bind(bind) => bind.prepared.is_none().then(|| bind.clone()),
                 MountSource::Filesystem(_) => None,
             },
             _ => None,
@@ -77,6 +78,14 @@ pub fn become_root(ops: &mut Vec<SetupOp>, mounts: &CompiledMounts) -> Result<()
     }
     ops.extend([SetupOp::OpenSources(binds), SetupOp::BecomeRoot]);
     Ok(())
+}
+
+/// As `uid_map` and `gid_map` want them: user_namespaces(7).
+pub fn id_map_text(mappings: &[OciIdMapping]) -> String {
+    mappings.iter().fold(String::new(), |mut text, OciIdMapping { container_id, host_id, size }| {
+        let _ = writeln!(text, "{container_id} {host_id} {size}");
+        text
+    })
 }
 
 pub fn loopback(ops: &mut Vec<SetupOp>, linux: &OciLinuxConfig) {

@@ -21,9 +21,10 @@ use crate::runtime::sys::{self, Cloned, Errno, NamespaceFlags, SignalSet};
 use super::compile::Program;
 use super::console;
 use super::hook::HookProgram;
+use super::idmap::{self, Prepared};
 use super::init::FAILURE;
 use super::notify::{Filtered, SeccompAgent, serve_listener};
-use super::op::Stopped;
+use super::op::{IdMappedBind, Stopped};
 use super::perform::Progress;
 use super::spawn::{BEFORE_ALL, START_LIMIT, SpawnError, kill_and_reap, readable_within, words_for};
 use super::stdio::Stdio;
@@ -66,6 +67,8 @@ pub struct MakerNamespaces {
     pub time: Option<PathBuf>,
     /// A new time namespace with these lines for `timens_offsets`.
     pub new_time: Option<String>,
+    /// Made here, attached there: the right to map ids is the host's.
+    pub id_mapped: Vec<IdMappedBind>,
 }
 
 /// What the maker and the container's process have in common.
@@ -94,6 +97,7 @@ pub fn make<'a>(program: &'a Program, connections: Connections<'_>) -> Result<Ma
     if !protect::executable_is_protected().map_err(|source| SpawnError::Executable { source })? {
         return Err(SpawnError::Unprotected);
     }
+    let prepared = idmap::prepare(&program.maker.id_mapped)?;
     let pipe = |source| SpawnError::Pipe { source };
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(pipe)?;
@@ -107,7 +111,7 @@ pub fn make<'a>(program: &'a Program, connections: Connections<'_>) -> Result<Ma
         cloned
     };
     match namespaces().map_err(|source| SpawnError::Clone { source })? {
-        Cloned::Child => child(program, connections, theirs),
+        Cloned::Child => child(program, connections, theirs, prepared),
         Cloned::Parent { pid, pidfd } => Ok(Making { program, pid, pidfd: Some(pidfd), channel: ours }),
     }
 }
@@ -273,23 +277,26 @@ fn enter_for_children(maker: &MakerNamespaces) -> Result<Home, Errno> {
 }
 
 /// The life of the child. System calls only: see `sys::clone_child`.
-fn child(program: &Program, connections: Connections<'_>, channel: OwnedFd) -> ! {
+fn child(program: &Program, connections: Connections<'_>, channel: OwnedFd, prepared: Prepared) -> ! {
     let first_free = 3 + program.preserved;
-    let prepared = || -> Result<(OwnedFd, OwnedFd), Errno> {
+    let in_place = || -> Result<(OwnedFd, OwnedFd), Errno> {
         sys::block_signals(SignalSet::ALL)?;
         sys::default_dispositions()?;
         rustix::process::umask(rustix::fs::Mode::empty());
         connections.stdio.put_in_place()?;
         let channel = fcntl_dupfd_cloexec(&channel, first_free as i32)?;
         let listener = fcntl_dupfd_cloexec(connections.listener, first_free as i32)?;
-        sys::close_from_but(first_free, [channel.as_raw_fd(), listener.as_raw_fd()])?;
+        let mut keep = prepared.numbers_beside(channel.as_raw_fd());
+        keep[0] = listener.as_raw_fd();
+        sys::close_from_but(first_free, keep)?;
         Ok((channel, listener))
     };
-    let (channel, listener) = match prepared() {
+    let (channel, listener) = match in_place() {
         Ok(ready) => ready,
         Err(errno) => stop(&channel, Stopped { op: BEFORE_ALL, fault: errno.into() }),
     };
     let mut progress = Progress::default();
+    progress.prepared = prepared;
     let (before, after) = program.setup.split_at(program.hook_point.min(program.setup.len()));
     wait_for_go(&channel);
     let result = progress.perform(before, 0).and_then(|()| {

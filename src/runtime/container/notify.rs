@@ -50,7 +50,7 @@ impl SeccompAgent {
         let state = OciContainerProcessState { pid, ..self.state.clone() };
         let text = serde_json::to_vec(&state).unwrap_or_default();
         send_descriptors(self.socket.as_fd(), &text, &[listener])
-            .and_then(|()| Ok(rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write)?))
+            .and_then(|()| rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write))
             .map_err(|source| SpawnError::Agent { path: self.path.clone(), source })
     }
 }

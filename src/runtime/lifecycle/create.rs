@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use crate::runtime::container::detached::{Detachment, Keyring, Making, RootChange, make};
 use crate::runtime::container::{
     CgroupView, HookProgram, NetworkOrigin, PID_PLACE, Program, Rootfs, SeccompProgram, StatePid, Surroundings,
+    id_map_text,
 };
 use crate::runtime::oci::{
     OciConfig, OciContainer, OciHook, OciIdMapping, OciLifecycleState, OciNamespaceKind, OciProcess,
@@ -232,11 +233,7 @@ pub fn host_id(config: &OciConfig, uid: u32) -> u32 {
 
 fn map_ids(pid: i32, file: &str, mappings: &[OciIdMapping]) -> Result<(), LifecycleError> {
     let path = format!("/proc/{pid}/{file}");
-    let lines: String = mappings
-        .iter()
-        .map(|mapping| format!("{} {} {}\n", mapping.container_id, mapping.host_id, mapping.size))
-        .collect();
-    fs::write(&path, lines).map_err(LifecycleError::system(format!("map the ids in `{path}`")))
+    fs::write(&path, id_map_text(mappings)).map_err(LifecycleError::system(format!("map the ids in `{path}`")))
 }
 
 fn invalid(path: &'static str, fault: &str) -> LifecycleError {
