@@ -11,7 +11,5 @@ mod configuration;
 mod lifecycle;
 #[path = "oci/mounts.rs"]
 mod mounts;
-#[path = "oci/podman.rs"]
-mod podman;
 #[path = "oci/seccomp.rs"]
 mod seccomp;
