@@ -11,5 +11,7 @@ mod configuration;
 mod lifecycle;
 #[path = "oci/mounts.rs"]
 mod mounts;
+#[path = "oci/namespaces.rs"]
+mod namespaces;
 #[path = "oci/seccomp.rs"]
 mod seccomp;

@@ -147,9 +147,9 @@ impl Outcome {
 }
 
 pub fn make_root(root: &Path) {
-    const PROGRAMS: [&str; 16] = [
+    const PROGRAMS: [&str; 17] = [
         "sh", "true", "cat", "id", "ls", "sleep", "stat", "touch", "hostname", "grep", "ps", "tty", "kill", "wc",
-        "mkdir", "stty",
+        "mkdir", "stty", "readlink",
     ];
     fs::create_dir_all(root.join("bin")).unwrap();
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());

@@ -9,6 +9,7 @@ use crate::runtime::sys::MountAttributes;
 use super::compile::{CompileError, below_root, c_path, c_string, literal};
 use super::compile_linux::id_map_text;
 use super::detached::Detachment;
+use super::labels;
 use super::mount_options::{BindDepth, FilesystemOption, MountOptions, OF_FILESYSTEMS, sort_options};
 use super::op::{
     Bind, Contents, Filesystem, IdMap, IdMappedBind, KeptMount, MountOp, MountSource, Remount, SetupOp, TargetKind,
@@ -61,6 +62,7 @@ pub fn compile(
 ) -> Result<CompiledMounts, CompileError> {
     let mut compiled =
         CompiledMounts { ops: Vec::new(), id_mapped: Vec::new(), dev: DevKind::Image, proc: false, devpts: false };
+    let label = labels::of_mounts(config.linux.as_ref(), detachment.map(|detachment| detachment.security))?;
     for (index, mount) in config.mounts.iter().enumerate() {
         let place = format!("mounts[{index}]");
         let options = sort_options(&mount.options)
@@ -81,7 +83,8 @@ pub fn compile(
             .is_some_and(|namespace| namespace.path.is_none());
         let cgroups = if detachment.is_none() || own_view { CgroupMounts::Anew } else { CgroupMounts::Bound };
         let ids = id_map(&place, mount, &options, config.linux.as_ref())?;
-        let one = OneMount { place: &place, mount, options: &options, target, devices, cgroups, ids };
+        let label = label.clone();
+        let one = OneMount { place: &place, mount, options: &options, target, devices, cgroups, ids, label };
         one.compile(&mut compiled, surroundings)?;
     }
     Ok(compiled)
@@ -95,6 +98,7 @@ struct OneMount<'a> {
     devices: DeviceFiles,
     cgroups: CgroupMounts,
     ids: Option<IdMap>,
+    label: Option<CString>,
 }
 
 /// The mount's own mappings count before those of the container's user namespace.
@@ -236,6 +240,9 @@ impl OneMount<'_> {
             parameters.push((literal("source"), Some(c_string(self.place, source)?)));
         }
         parameters.extend(self.parameters()?);
+        parameters.extend(
+            self.label.clone().filter(|_| labels::take_label(kind)).map(|label| (literal("context"), Some(label))),
+        );
         let has_mode = self.options.filesystem.iter().any(|option| option.key == "mode");
         let contents = match self.devices {
             _ if self.options.copy_up => Contents::Copy,

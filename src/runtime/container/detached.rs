@@ -16,13 +16,15 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 
-use crate::runtime::sys::{self, Cloned, Errno, NamespaceFlags, SignalSet};
+use crate::runtime::sys::{self, Cloned, Errno, SignalSet};
 
 use super::compile::Program;
 use super::console;
 use super::hook::HookProgram;
 use super::idmap::{self, Prepared};
 use super::init::FAILURE;
+use super::joined::{clone_in_user_namespace, enter_for_children, open_joined};
+use super::labels::SecurityModules;
 use super::notify::{Filtered, SeccompAgent, serve_listener};
 use super::op::{IdMappedBind, Stopped};
 use super::perform::Progress;
@@ -41,6 +43,7 @@ pub struct Detachment {
     pub root_change: RootChange,
     /// How many descriptors from 3 on the program gets.
     pub preserved: u32,
+    pub security: SecurityModules,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,11 +63,24 @@ pub enum RootChange {
     Chroot,
 }
 
-/// What of the namespaces is the maker's business, since it takes effect for children only.
+/// A namespace to join.
+#[derive(Debug)]
+pub struct MakerNamespace {
+    pub path: PathBuf,
+    /// The maker's own of the kind.
+    pub own: PathBuf,
+    /// `CLONE_NEW*`.
+    pub kind: u64,
+}
+
+/// What of the namespaces is the maker's business: some take effect for children only, and in a user namespace the process has no
+/// right to the others.
 #[derive(Debug, Default)]
 pub struct MakerNamespaces {
-    pub pid: Option<PathBuf>,
-    pub time: Option<PathBuf>,
+    /// Those that are joined, but for the ones that the process joins itself.
+    pub joined: Vec<MakerNamespace>,
+    /// A user namespace to join; what is new belongs to it.
+    pub user: Option<PathBuf>,
     /// A new time namespace with these lines for `timens_offsets`.
     pub new_time: Option<String>,
     /// Made here, attached there: the right to map ids is the host's.
@@ -101,16 +117,21 @@ pub fn make<'a>(program: &'a Program, connections: Connections<'_>) -> Result<Ma
     let pipe = |source| SpawnError::Pipe { source };
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(pipe)?;
-    let namespaces = || -> Result<Cloned, Errno> {
-        let home = enter_for_children(&program.maker)?;
-        let cloned = sys::clone_child(program.namespaces, None);
+    let namespaces = || -> Result<Cloned, SpawnError> {
+        let joined = open_joined(&program.maker)?;
+        let (now, later) = if program.maker.user.is_some() { (Vec::new(), joined) } else { (joined, Vec::new()) };
+        let home = enter_for_children(&program.maker, now)?;
+        let cloned = match &program.maker.user {
+            Some(path) => clone_in_user_namespace(path, &later, program.namespaces),
+            None => sys::clone_child(program.namespaces, None).map_err(|source| SpawnError::Clone { source }),
+        };
         if matches!(cloned, Ok(Cloned::Child)) {
             // Only the maker goes back.
             std::mem::forget(home);
         }
         cloned
     };
-    match namespaces().map_err(|source| SpawnError::Clone { source })? {
+    match namespaces()? {
         Cloned::Child => child(program, connections, theirs, prepared),
         Cloned::Parent { pid, pidfd } => Ok(Making { program, pid, pidfd: Some(pidfd), channel: ours }),
     }
@@ -229,51 +250,6 @@ fn outcome(stopped: Option<Stopped>, steps: &[String], setup: u16) -> Result<(),
             })
         }
     }
-}
-
-/// The maker's own namespaces, entered again when this is dropped: its hooks belong there.
-struct Home(Vec<(OwnedFd, u64)>);
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        for (namespace, kind) in &self.0 {
-            let _ = sys::enter_namespace(namespace.as_fd(), *kind);
-        }
-    }
-}
-
-fn enter_for_children(maker: &MakerNamespaces) -> Result<Home, Errno> {
-    let open = |path: &std::path::Path| {
-        rustix::fs::open(path, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-    };
-    let mut home = Home(Vec::new());
-    let joined = [
-        (&maker.pid, "/proc/self/ns/pid", NamespaceFlags::PID),
-        (&maker.time, "/proc/self/ns/time", NamespaceFlags::TIME),
-    ];
-    for (path, own, kind) in joined {
-        let Some(path) = path else { continue };
-        let namespace = open(path)?;
-        if sys::namespace_type(namespace.as_fd())? != kind {
-            return Err(Errno::INVAL);
-        }
-        home.0.push((open(own.as_ref())?, kind));
-        sys::enter_namespace(namespace.as_fd(), kind)?;
-    }
-    if let Some(offsets) = &maker.new_time {
-        home.0.push((open("/proc/self/ns/time".as_ref())?, NamespaceFlags::TIME));
-        sys::unshare(NamespaceFlags::TIME)?;
-        if !offsets.is_empty() {
-            let path = "/proc/self/timens_offsets";
-            let file = rustix::fs::open(
-                path,
-                rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC,
-                rustix::fs::Mode::empty(),
-            )?;
-            rustix::io::write(&file, offsets.as_bytes())?;
-        }
-    }
-    Ok(home)
 }
 
 /// The life of the child. System calls only: see `sys::clone_child`.

@@ -10,6 +10,7 @@
 //! | `create`, `start`, `end` | the operations: hooks in their order, and nothing left behind by what fails |
 //! | `exec` | further processes |
 //! | `store` | the state directory |
+//! | `resctrl` | shares of the cache |
 //! | `cgroups`, `resources`, `devices` | a container's cgroups, and a configuration's limits as writes |
 
 mod cgroups;
@@ -18,6 +19,7 @@ mod devices;
 mod end;
 mod exec;
 mod process;
+mod resctrl;
 mod resources;
 mod start;
 mod store;
@@ -57,6 +59,8 @@ pub enum LifecycleError {
     Spawn { source: SpawnError },
     #[error("cannot run the process in the container")]
     Exec { source: ExecError },
+    #[error("cannot give the container its network device")]
+    Device { source: crate::runtime::net::DeviceError },
     #[error("hook `{hook}` {fault}")]
     Hook { hook: String, fault: String },
     #[error("cannot {what}")]

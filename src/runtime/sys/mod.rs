@@ -30,9 +30,10 @@ pub use mount::{MountAttributes, mount_setattr};
 pub use namespace::{close_from_but, enter_namespace, loopback_up, namespace_type, signal_descriptor, unshare};
 pub use pidfd::signal_process;
 pub use process::{
-    ArgumentArea, Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, close_all_but,
-    close_on_exec_from, current_directory, duplicate_onto, execute, execute_descriptor, exit_now, new_session_keyring,
-    reap_any, reap_child, replace_arguments, set_rlimit, unshare_cgroup_namespace,
+    ArgumentArea, Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, clone_sibling_in,
+    close_all_but, close_on_exec_from, current_directory, duplicate_onto, execute, execute_descriptor, exit_now,
+    new_session_keyring, reap_any, reap_child, replace_arguments, rlimit_of, set_rlimit, set_rlimit_of,
+    unshare_cgroup_namespace,
 };
 pub use rustix::io::Errno;
 pub use scheduling::{
