@@ -15,3 +15,5 @@ mod mounts;
 mod namespaces;
 #[path = "oci/seccomp.rs"]
 mod seccomp;
+#[path = "oci/terminal.rs"]
+mod terminal;

@@ -16,7 +16,7 @@ use super::start::seccomp_agent;
 use super::{Container, LifecycleError, Status};
 
 /// How a process is run in a container.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct ExecOptions {
     pub console_socket: Option<ConsoleSocket>,
     /// How many descriptors from 3 on the program gets.
