@@ -11,7 +11,7 @@ use super::exit::Exit;
 use super::style::{BAD, DIM, paint};
 use crate::file;
 use crate::model::{Name, Stack};
-use crate::reconcile::{LinuxHost, RegistryOptions, RoadError, Roots};
+use crate::reconcile::{HostError, LinuxHost, RegistryOptions, RoadError, Roots};
 
 /// The file that a command reads where none is named.
 pub const DEFAULT_FILE: &str = "stack.toml";
@@ -45,7 +45,7 @@ pub fn variables() -> HashMap<String, String> {
     std::env::vars_os().filter_map(text).collect()
 }
 
-fn look_of_stderr() -> file::Look {
+pub fn look_of_stderr() -> file::Look {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     match std::io::stderr().is_terminal() && !plain {
         true => file::Look::Coloured,
@@ -55,9 +55,19 @@ fn look_of_stderr() -> file::Look {
 
 /// The host of this machine, for one stack.
 pub fn host(global: &Global, stack: &Name) -> Result<LinuxHost, Exit> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(failed("stack must run as root", &["it makes namespaces, links, mounts and cgroups; try sudo"]));
+    require_root()?;
+    host_of(global, stack).map_err(|error| failed(&error.chain(), &[]))
+}
+
+pub fn require_root() -> Result<(), Exit> {
+    match nix::unistd::geteuid().is_root() {
+        true => Ok(()),
+        false => Err(failed("stack must run as root", &["it makes namespaces, links, mounts and cgroups; try sudo"])),
     }
+}
+
+/// As [`host`], with nothing said.
+pub fn host_of(global: &Global, stack: &Name) -> Result<LinuxHost, HostError> {
     let roots = Roots {
         data: global.data_dir.clone(),
         run: global.run_dir.clone(),
@@ -65,7 +75,7 @@ pub fn host(global: &Global, stack: &Name) -> Result<LinuxHost, Exit> {
         registry: registries(global),
         ..Roots::default()
     };
-    LinuxHost::new(roots, stack.clone()).map_err(|error| failed(&error.chain(), &[]))
+    LinuxHost::new(roots, stack.clone())
 }
 
 /// How registries are reached: with docker's and podman's credentials, in the order in which podman looks.

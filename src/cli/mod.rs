@@ -16,6 +16,7 @@ mod ps;
 mod show;
 mod style;
 mod up;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -43,6 +44,7 @@ pub fn run() -> ExitCode {
     };
     match cli.command {
         Command::Up(args) => up::run(&cli.global, &args),
+        Command::Watch(args) => watch::run(&cli.global, &args),
         Command::Diff(args) => diff::run(&cli.global, &args),
         Command::Down(args) => down::run(&cli.global, &args),
         Command::Ps(args) => ps::run(&cli.global, &args),

@@ -9,7 +9,7 @@ mod unit;
 
 pub use container::{
     Condition, ConfigFile, Container, Health, HealthAction, ImageUse, Limits, LogLimits, MountSource, MountUse,
-    OnChange, Probe, Restart, Seccomp, Secret, Ulimit, UserSpec, VolumeUse,
+    OnChange, Probe, Restart, Seccomp, Secret, Ulimit, UserSpec, VolumeUse, WatchAction, WatchRule,
 };
 pub use name::{Name, NameError};
 pub use port::{PortBind, PortMap, Protocol};

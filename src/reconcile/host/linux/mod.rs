@@ -11,6 +11,7 @@ mod nat;
 mod network;
 mod observe;
 mod registries;
+mod sync;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ pub use exec::{ExecFailure, ExecWish};
 use images::KnownImage;
 pub use lock::{LockError, StackLock};
 pub use registries::Renewal;
+pub use sync::{SyncWish, Synced};
 
 /// Where things are on this host; other places in tests.
 #[derive(Clone, Debug)]
