@@ -9,3 +9,5 @@ mod bundle;
 mod configuration;
 #[path = "oci/lifecycle.rs"]
 mod lifecycle;
+#[path = "oci/terminal.rs"]
+mod terminal;

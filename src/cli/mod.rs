@@ -13,8 +13,10 @@ mod logs;
 mod oci;
 mod progress;
 mod ps;
+mod seccomp;
 mod show;
 mod style;
+mod terminal;
 mod up;
 mod watch;
 
@@ -55,6 +57,7 @@ pub fn run() -> ExitCode {
         Command::Oci => oci::run([]),
         Command::Graph(args) => graph::run(&args),
         Command::Image(args) => image::run(&cli.global, &args.command),
+        Command::Seccomp(args) => seccomp::run(&args.command),
     }
 }
 
