@@ -9,5 +9,5 @@ mod bundle;
 mod configuration;
 #[path = "oci/lifecycle.rs"]
 mod lifecycle;
-#[path = "oci/podman.rs"]
-mod podman;
+#[path = "oci/terminal.rs"]
+mod terminal;

@@ -15,6 +15,7 @@ mod progress;
 mod ps;
 mod show;
 mod style;
+mod terminal;
 mod up;
 
 use std::ffi::OsString;

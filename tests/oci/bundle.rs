@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
@@ -146,16 +146,14 @@ impl Outcome {
 }
 
 pub fn make_root(root: &Path) {
-    const PROGRAMS: [&str; 14] =
-        ["sh", "true", "cat", "id", "ls", "sleep", "stat", "touch", "hostname", "grep", "ps", "tty", "kill", "wc"];
+    const PROGRAMS: [&str; 16] = [
+        "sh", "true", "cat", "id", "ls", "sleep", "stat", "touch", "hostname", "grep", "ps", "tty", "kill", "wc",
+        "mkdir", "stty",
+    ];
     fs::create_dir_all(root.join("bin")).unwrap();
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
     fs::copy(busybox.expect("busybox-static is installed"), root.join("bin/busybox")).unwrap();
     for name in PROGRAMS {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }
-}
-
-pub fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }

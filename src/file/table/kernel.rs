@@ -7,6 +7,7 @@ use toml::de::DeValue;
 use crate::file::code;
 use crate::file::diagnostic::Draft;
 use crate::file::keys::Key;
+use crate::file::literal::Text;
 use crate::file::source::At;
 use crate::file::surroundings::FileKind;
 use crate::file::walk::{Entry, Item, Reader, Section, bad_choice, type_name};
@@ -166,13 +167,19 @@ pub(super) fn signal(reader: &mut Reader, item: Option<Item>) -> Option<i32> {
         return reader.integer(Some(item), 1..=RTMAX as u64).map(|at| at.value as i32);
     }
     let text = reader.text(Some(item))?;
-    let name = text.value.strip_prefix("SIG").unwrap_or(&text.value);
+    signal_named(reader, &text, &text.value)
+}
+
+/// `name`, a piece of `text`, as a signal: its name with or without `SIG`.
+pub(super) fn signal_named(reader: &mut Reader, text: &Text, name: &str) -> Option<i32> {
+    let (written, span) = (name, text.piece(name));
+    let name = name.strip_prefix("SIG").unwrap_or(name);
     let found = SIGNALS.iter().position(|signal| *signal == name).map(|index| index as i32 + 1);
     if let Some(number) = found.or_else(|| real_time(name)) {
         return Some(number);
     }
-    let draft = Draft::error(code::UNKNOWN_KERNEL_NAME, &text.span, format!("there is no signal `{}`", text.value));
-    let upper = text.value.to_ascii_uppercase();
+    let draft = Draft::error(code::UNKNOWN_KERNEL_NAME, &span, format!("there is no signal `{written}`"));
+    let upper = written.to_ascii_uppercase();
     reader.push(match nearest(upper.trim_start_matches("SIG"), SIGNALS.into_iter()) {
         Some(near) => draft.label(format!("did you mean \"SIG{near}\"?")),
         None => draft.help("for example \"SIGTERM\", \"SIGINT\", \"SIGQUIT\" or \"SIGRTMIN+3\""),

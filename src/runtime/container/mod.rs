@@ -41,7 +41,7 @@ pub use capability::{capability_names, capability_number, capability_set};
 pub use compile::{CompileError, Program};
 pub use compile_linux::number_list;
 pub use compile_process::ProcessSettings;
-pub use console::send_descriptors;
+pub use console::{receive_terminal, send_descriptors};
 pub use exec::{ExecError, ExecProgram, ExecSpec, Executed, exec};
 pub use exec_detached::{ExecDetachment, OwnNamespace};
 pub use hook::{HookProgram, PID_PLACE, StatePid};

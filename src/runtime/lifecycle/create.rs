@@ -22,7 +22,7 @@ use super::resources::CgroupVersion;
 use super::store::{Place, Record, START, Store, parse_config, read_document};
 
 /// How a container is created.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct CreateOptions {
     pub bundle: PathBuf,
     pub console_socket: Option<ConsoleSocket>,
@@ -53,7 +53,7 @@ pub fn create(store: &Store, id: &str, options: &CreateOptions) -> Result<Record
 pub fn check_terminal(process: Option<&OciProcess>, socket: Option<&ConsoleSocket>) -> Result<(), LifecycleError> {
     match (process.is_some_and(|process| process.terminal), socket) {
         (true, None) => Err(LifecycleError::NoConsoleSocket),
-        (false, Some(_)) => Err(LifecycleError::NoTerminal),
+        (false, Some(ConsoleSocket::At(_))) => Err(LifecycleError::NoTerminal),
         _ => Ok(()),
     }
 }

@@ -15,7 +15,7 @@ use super::process::{ConsoleSocket, check_preserved};
 use super::{Container, LifecycleError, Status};
 
 /// How a process is run in a container.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct ExecOptions {
     pub console_socket: Option<ConsoleSocket>,
     /// How many descriptors from 3 on the program gets.

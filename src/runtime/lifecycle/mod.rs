@@ -34,7 +34,7 @@ pub use cgroups::{CgroupsError, ContainerCgroups, Frozen, HostCgroups};
 pub use create::{CreateOptions, create};
 pub use end::{Forced, delete, destroy, kill, kill_all};
 pub use exec::{ExecOptions, IgnorePaused, Running, exec};
-pub use process::{ConsoleSocket, write_pid_file};
+pub use process::{ConsoleSocket, check_preserved, write_pid_file};
 pub use resources::CgroupVersion;
 pub use start::start;
 pub use store::{Place, Record, Store, StoreError, read_document};
