@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         links.create_veth_pair(&veth).await
     })?;
     Sysctls::default().enable_ip_forward()?;
-    Sysctls::default().enable_bridge_switches("front")?;
+    Sysctls::default().enable_bridge_switches("front", None)?;
     let port = NatPortMapping {
         bind: NatBind::Loopback,
         host_port: 8080,
