@@ -28,6 +28,9 @@ pub struct Global {
     /// Registries that may be spoken to without encryption; those of the loopback always may.
     #[arg(long, global = true, env = "STACK_INSECURE_REGISTRIES", value_delimiter = ',', hide = true)]
     pub insecure_registry: Vec<String>,
+    /// Mirrors of registries, and which of them may be spoken to without encryption.
+    #[arg(long, global = true, env = "STACK_REGISTRIES", default_value = "/etc/stack/registries.toml", hide = true)]
+    pub registries: PathBuf,
     /// Print how long each phase took, on standard error.
     #[arg(long, global = true)]
     pub timings: bool,

@@ -72,14 +72,14 @@ pub fn host_of(global: &Global, stack: &Name) -> Result<LinuxHost, HostError> {
         data: global.data_dir.clone(),
         run: global.run_dir.clone(),
         cgroup: global.cgroup.clone(),
-        registry: registries(global),
+        registry: registries(global)?,
         ..Roots::default()
     };
     LinuxHost::new(roots, stack.clone())
 }
 
 /// How registries are reached: with docker's and podman's credentials, in the order in which podman looks.
-pub fn registries(global: &Global) -> RegistryOptions {
+pub fn registries(global: &Global) -> Result<RegistryOptions, Exit> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = variable("HOME").unwrap_or_else(|| PathBuf::from("/root"));
     let credentials = [
@@ -89,12 +89,13 @@ pub fn registries(global: &Global) -> RegistryOptions {
         Some(home.join(".config/containers/auth.json")),
         Some(variable("DOCKER_CONFIG").unwrap_or_else(|| home.join(".docker")).join("config.json")),
     ];
-    RegistryOptions {
+    let options = RegistryOptions {
         insecure: global.insecure_registry.iter().cloned().collect(),
         credentials: credentials.into_iter().flatten().collect(),
         certificates: variable("SSL_CERT_FILE").into_iter().collect(),
         ..RegistryOptions::default()
-    }
+    };
+    options.with_settings(&global.registries).map_err(|error| failed(&error.to_string(), &[]))
 }
 
 /// Runs a future to its end on this thread; blocking steps get threads of their own.
