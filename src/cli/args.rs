@@ -256,28 +256,53 @@ pub enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Take an image out of an OCI layout or archive into the store.
+    /// Show in what the second of two images differs: configuration, layers and files.
+    #[command(after_help = "Exit status: 0 the same, 2 different, 1 could not tell.")]
+    Diff {
+        #[arg(value_name = "BEFORE")]
+        before: String,
+        #[arg(value_name = "AFTER")]
+        after: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take an image out of a layout or an archive into the store.
     Import {
-        /// `oci:FOLDER[:TAG]` or `oci-archive:FILE[:TAG]`
+        /// `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:TAG]`; archives may be compressed.
         source: String,
         /// What it is called from then on.
         reference: String,
         #[arg(long)]
         json: bool,
     },
-    /// Write an image as an archive of an OCI layout.
+    /// Write an image as an archive that docker, podman and skopeo read.
     Export {
         reference: String,
         file: PathBuf,
         #[arg(long)]
         json: bool,
     },
-    /// Delete what no named image and no container holds.
+    /// Delete what no named image and no container holds, and images that no container uses.
     Prune {
+        /// Images that no container uses, too.
+        #[arg(long)]
+        all: bool,
+        /// Such images, pulled or imported longer ago than this, as "30d" or "12h".
+        #[arg(long, value_name = "AGE")]
+        older_than: Option<String>,
+        /// Such images, but not the newest so many of each repository.
+        #[arg(long, value_name = "COUNT")]
+        keep: Option<usize>,
+        /// Such images, oldest first, until so much is free, as "10GiB".
+        #[arg(long, value_name = "SIZE")]
+        free: Option<String>,
+        /// Only say what would be deleted.
+        #[arg(long)]
+        dry_run: bool,
         #[arg(long)]
         json: bool,
     },
-    /// Hold every blob against its digest, and delete what is damaged.
+    /// Hold blobs against their digests and unpacked layers against their archives, and repair them.
     Fsck {
         #[arg(long)]
         json: bool,

@@ -67,6 +67,10 @@ pub struct Shown<'a> {
 
 /// Goes the whole road: looks, shows the plan, carries it out, looks again.
 pub async fn road(host: &LinuxHost, wish: &Wish<'_>, shown: &Shown<'_>) -> Result<Travelled, RoadError> {
+    let _held = match wish {
+        Wish::Stack(_) => Some(host.hold_images()?),
+        Wish::Nothing { .. } => None,
+    };
     let looked: Looked = look(host, wish).await?;
     if !shown.json {
         anstream::print!("{}", plan(&looked.plan, &shown.file.display().to_string(), Tense::Does));

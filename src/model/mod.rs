@@ -15,4 +15,4 @@ pub use name::{Name, NameError};
 pub use port::{PortBind, PortMap, Protocol};
 pub use reference::ImageReference;
 pub use stack::{Bridge, CgroupBranch, Image, ImageSource, IoLimit, Origins, Place, Pull, Stack, Volume};
-pub use unit::{ByteSize, Cpus, UnitError, parse_duration};
+pub use unit::{ByteSize, Cpus, UnitError, parse_age, parse_duration};
