@@ -167,7 +167,7 @@ mod tests {
                 && program(rules).len() == program(&rules[1..]).len()
         };
         assert!(ended(&[one.clone(), all.clone()], 0), "the rule before it counts for nothing");
-        assert_eq!(program(&[all.clone()]).len(), 6 + 2);
+        assert_eq!(program(std::slice::from_ref(&all)).len(), 6 + 2);
         assert!(
             program(&[all, one]).ends_with(&[Bpf::answer(0), Bpf::exit()]),
             "as the first it is the last to decide"
