@@ -9,5 +9,7 @@ mod bundle;
 mod configuration;
 #[path = "oci/lifecycle.rs"]
 mod lifecycle;
+#[path = "oci/misses.rs"]
+mod misses;
 #[path = "oci/terminal.rs"]
 mod terminal;
