@@ -11,5 +11,11 @@ mod configuration;
 mod lifecycle;
 #[path = "oci/misses.rs"]
 mod misses;
+#[path = "oci/mounts.rs"]
+mod mounts;
+#[path = "oci/namespaces.rs"]
+mod namespaces;
+#[path = "oci/seccomp.rs"]
+mod seccomp;
 #[path = "oci/terminal.rs"]
 mod terminal;

@@ -56,6 +56,8 @@ pub enum Command {
     Graph(GraphArgs),
     /// Pull, push, list and clean up images.
     Image(ImageArgs),
+    /// Ask a seccomp profile what it answers, and why.
+    Seccomp(SeccompArgs),
 }
 
 /// The stack file of a command that works on one.
@@ -307,4 +309,60 @@ pub enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct SeccompArgs {
+    #[command(subcommand)]
+    pub command: SeccompCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SeccompCommand {
+    /// Compile profiles and say what is wrong with them; with `--syscall`, what they answer.
+    Check {
+        /// Profile files in JSON or TOML, or `default`.
+        #[arg(required = true, value_name = "PROFILE")]
+        profiles: Vec<String>,
+        /// A call such as `mount`, `socket(38)`, `clone(0x10000000)` or a number; may be given several times.
+        #[arg(short = 's', long = "syscall", value_name = "CALL")]
+        calls: Vec<String>,
+        #[command(flatten)]
+        given: SeccompGiven,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say which rule and line of a profile decides about a call.
+    Explain {
+        /// A profile file in JSON or TOML, or `default`.
+        profile: String,
+        /// Calls such as `mount`, `socket(38)`, `clone(0x10000000)` or a number.
+        #[arg(required = true, value_name = "CALL")]
+        calls: Vec<String>,
+        #[command(flatten)]
+        given: SeccompGiven,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the program that a profile becomes.
+    Disasm {
+        /// A profile file in JSON or TOML, or `default`.
+        profile: String,
+        #[command(flatten)]
+        given: SeccompGiven,
+    },
+}
+
+/// For whom a profile's conditions are decided.
+#[derive(Debug, Args)]
+pub struct SeccompGiven {
+    /// A capability that the container has, with or without `CAP_` [default: the usual set].
+    #[arg(long, value_name = "CAP")]
+    pub cap: Vec<String>,
+    /// The kernel's version [default: this machine's].
+    #[arg(long, value_name = "VERSION")]
+    pub kernel: Option<String>,
+    /// The calls' architecture: x86_64, x86, x32 or aarch64 [default: this machine's].
+    #[arg(long)]
+    pub arch: Option<String>,
 }

@@ -13,6 +13,7 @@ mod logs;
 mod oci;
 mod progress;
 mod ps;
+mod seccomp;
 mod show;
 mod style;
 mod terminal;
@@ -54,6 +55,7 @@ pub fn run() -> ExitCode {
         Command::Oci => oci::run([]),
         Command::Graph(args) => graph::run(&args),
         Command::Image(args) => image::run(&cli.global, &args.command),
+        Command::Seccomp(args) => seccomp::run(&args.command),
     }
 }
 

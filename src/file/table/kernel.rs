@@ -350,7 +350,9 @@ pub(super) fn seccomp(reader: &mut Reader, item: Option<Item>) -> Option<Seccomp
         Err(why) => {
             let message = format!("`{}` is no seccomp profile: {why}", text.value);
             let draft = Draft::error(code::BAD_FILE, &text.span, message);
-            reader.push(draft.help("a profile is JSON as docker takes it, with `defaultAction` and `syscalls`"));
+            reader.push(draft.help(
+                "a profile is JSON as docker takes it, or the same in TOML, with `defaultAction` and `syscalls`",
+            ));
             None
         }
     }
@@ -359,7 +361,11 @@ pub(super) fn seccomp(reader: &mut Reader, item: Option<Item>) -> Option<Seccomp
 /// Looks at the outer shape alone; what the rules say is judged when they are compiled.
 fn check_profile(reader: &Reader, path: &std::path::Path) -> Result<(), String> {
     let content = reader.surroundings.files.read(path, MAX_PROFILE).map_err(|fault| fault.to_string())?;
-    let profile: serde_json::Value = serde_json::from_slice(&content).map_err(|fault| fault.to_string())?;
+    let text = String::from_utf8(content).map_err(|fault| fault.to_string())?;
+    let profile: serde_json::Value = match text.trim_start().starts_with('{') {
+        true => serde_json::from_str(&text).map_err(|fault| fault.to_string())?,
+        false => toml::from_str(&text).map_err(|fault| fault.message().to_owned())?,
+    };
     match profile.get("defaultAction") {
         Some(serde_json::Value::String(_)) => Ok(()),
         Some(_) => Err("`defaultAction` is not a string".into()),
