@@ -28,6 +28,9 @@ pub struct Global {
     /// Registries that may be spoken to without encryption; those of the loopback always may.
     #[arg(long, global = true, env = "STACK_INSECURE_REGISTRIES", value_delimiter = ',', hide = true)]
     pub insecure_registry: Vec<String>,
+    /// Mirrors of registries, and which of them may be spoken to without encryption.
+    #[arg(long, global = true, env = "STACK_REGISTRIES", default_value = "/etc/stack/registries.toml", hide = true)]
+    pub registries: PathBuf,
     /// Print how long each phase took, on standard error.
     #[arg(long, global = true)]
     pub timings: bool,
@@ -39,6 +42,8 @@ pub enum Command {
     Up(UpArgs),
     /// Show what `up` would change, and change nothing.
     Diff(DiffArgs),
+    /// Follow the stack file and all it hangs on, and do at each change what is downstream of it.
+    Watch(WatchArgs),
     /// Take a stack away; its volumes stay.
     Down(DownArgs),
     /// Show what runs, where it listens and how it is.
@@ -81,7 +86,25 @@ pub struct UpArgs {
     /// Wait until every container with a health probe is healthy.
     #[arg(long)]
     pub wait: bool,
+    /// Go on watching: see `stack watch --help`.
+    #[arg(long, conflicts_with_all = ["pull", "wait"])]
+    pub watch: bool,
     /// Print what came of it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// The stack file [default: stack.toml in this folder].
+    #[arg(value_name = "FILE")]
+    pub path: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Put back what others change on the host, looked for so often [default: 30s].
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub repair: Option<String>,
+    /// Print a JSON object a line.
     #[arg(long)]
     pub json: bool,
 }

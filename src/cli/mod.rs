@@ -18,6 +18,7 @@ mod show;
 mod style;
 mod terminal;
 mod up;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -45,6 +46,7 @@ pub fn run() -> ExitCode {
     };
     match cli.command {
         Command::Up(args) => up::run(&cli.global, &args),
+        Command::Watch(args) => watch::run(&cli.global, &args),
         Command::Diff(args) => diff::run(&cli.global, &args),
         Command::Down(args) => down::run(&cli.global, &args),
         Command::Ps(args) => ps::run(&cli.global, &args),

@@ -43,8 +43,8 @@ const fn key(name: &'static str, wants: &'static str, example: &'static str) -> 
 }
 
 /// All kinds, for "belongs in" hints and for the test of the documentation.
-pub(super) const KINDS: [&Kind; 11] =
-    [&TOP, &IMAGE, &BRIDGE, &CGROUP, &VOLUME, &CONTAINER, &HEALTH, &MOUNT, &SECRET, &IO, &LOG];
+pub(super) const KINDS: [&Kind; 12] =
+    [&TOP, &IMAGE, &BRIDGE, &CGROUP, &VOLUME, &CONTAINER, &HEALTH, &MOUNT, &SECRET, &WATCH, &IO, &LOG];
 
 pub(super) const TOP: Kind = Kind {
     header: "the top of the file",
@@ -61,7 +61,7 @@ pub(super) const TOP: Kind = Kind {
         ("override", "write the values into the tables themselves; `${VAR}` takes them from the environment"),
         ("profile", "keep the containers in a stack file of their own"),
         ("profiles", "keep the containers in a stack file of their own"),
-        ("watch", "run `stack up` again after a change"),
+        ("watch", "write rules in [[container.NAME.watch]]"),
     ],
 };
 
@@ -71,7 +71,7 @@ pub(super) const IMAGE: Kind = Kind {
     later: &[
         ("build", "build the image with another tool and name it with `from = \"oci:DIR\"`"),
         ("platform", "only images for this machine's architecture are used"),
-        ("watch", "run `stack up` again after a change"),
+        ("watch", "write rules in [[container.NAME.watch]]"),
     ],
 };
 
@@ -79,13 +79,14 @@ pub(super) const BRIDGE: Kind = Kind {
     header: "[bridge.NAME]",
     keys: &[
         key("subnet", "an IPv4 subnet in a string", "\"10.70.0.0/26\""),
+        key("subnet6", "an IPv6 subnet in a string", "\"fd12:3456:789a:1::/64\""),
+        key("ipv6", "true or false", "false"),
         key("mtu", "an integer, in bytes", "1450"),
     ],
     later: &[
         ("internal", "containers of a bridge reach out through the host"),
         ("egress", "containers of a bridge reach out through the host"),
         ("allow", "containers of one bridge reach each other on every port"),
-        ("ipv6", "bridges carry IPv4"),
         ("isolate", "containers of one bridge reach each other"),
     ],
 };
@@ -142,6 +143,7 @@ pub(super) const CONTAINER: Kind = Kind {
         key("volume", "a list of strings", "[\"data:/var/lib/data\"]"),
         key("mount", "a list of tables", "[{ bind = \"./src\", target = \"/src\", ro = true }]"),
         key("secret", "a list of tables", "[{ file = \"secrets/pg\", target = \"/run/secrets/pg\" }]"),
+        key("watch", "a list of tables", "[{ path = \"src\", target = \"/app\", action = \"sync\" }]"),
         key("after", "a table of conditions", "{ db = \"healthy\" }"),
         key("replicas", "an integer", "2"),
         key("update", "a string", "\"stop-first\""),
@@ -165,7 +167,6 @@ pub(super) const CONTAINER: Kind = Kind {
         ("network", "a container has a network of its own; `bridge` connects it, none leaves it loopback alone"),
         ("type", "`restart = \"no\"` with `after = { NAME = \"completed\" }` makes a step that runs once per start"),
         ("schedule", "start `stack up` from a timer of the host"),
-        ("watch", "run `stack up` again after a change"),
         ("override", "write the values into the table itself; `${VAR}` takes them from the environment"),
         ("profile", "keep the container in a stack file of its own"),
         ("profiles", "keep the container in a stack file of its own"),
@@ -233,6 +234,21 @@ pub(super) const SECRET: Kind = Kind {
         key("on_change", "a string", "\"restart\""),
     ],
     later: &[("env", "write the value into a file and name it with `file`")],
+};
+
+pub(super) const WATCH: Kind = Kind {
+    header: "[[container.NAME.watch]]",
+    keys: &[
+        key("path", "a path of the host in a string", "\"src\""),
+        key("action", "a string", "\"sync\""),
+        key("target", "an absolute path in a string", "\"/app\""),
+        key("ignore", "a list of strings", "[\"node_modules/\", \"*.log\"]"),
+    ],
+    later: &[
+        ("exec", "write `action = \"exec:PROGRAM ARGUMENT\"`"),
+        ("include", "write `ignore = [\"*\", \"!PATTERN\"]`"),
+        ("initial_sync", "all files are brought when the container starts"),
+    ],
 };
 
 pub(super) const IO: Kind = Kind {

@@ -21,6 +21,10 @@ pub struct Container {
     pub hostname: Option<String>,
     /// `env_file` first, then `env`; the image's own come before both.
     pub env: IndexMap<String, String>,
+    /// Files that variables were read from, absolute; for who waits for them to change.
+    pub env_files: Vec<PathBuf>,
+    /// What `stack watch` does for it.
+    pub watch: Vec<WatchRule>,
     /// In the file's order; the first gives the default route. Empty: loopback only.
     pub bridges: Vec<Name>,
     pub cgroup: Option<Name>,
@@ -50,6 +54,28 @@ pub struct Container {
     pub init: bool,
     pub labels: IndexMap<String, String>,
     pub log: LogLimits,
+}
+
+/// `[[container.NAME.watch]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchRule {
+    /// An absolute path of the host, a folder or a file.
+    pub path: PathBuf,
+    /// Patterns in the form of gitignore(5), relative to it.
+    pub ignore: Vec<String>,
+    /// Where `sync` brings the files; none for other actions.
+    pub target: Option<String>,
+    pub action: WatchAction,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchAction {
+    /// Files are brought into the running container.
+    Sync,
+    /// The container's image is made or read again, and the container where that is another one.
+    Rebuild,
+    /// The container is told.
+    Tell(OnChange),
 }
 
 impl Container {

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::Named;
 use super::limits::{self, LimitsSheet};
-use super::{env, health, image, kernel, port, storage, user};
+use super::{env, health, image, kernel, port, storage, user, watch};
 use crate::file::code;
 use crate::file::diagnostic::Draft;
 use crate::file::keys::LOG;
@@ -72,6 +72,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
     let restart = restart(reader, section);
     update(reader, section);
     let health = health::read(reader, section.get("health"));
+    let (env, env_files) = env::read(reader, section);
     let (cap_add, cap_drop) = kernel::capabilities(reader, section);
     let name = |text: &At<String>| Name::new(text.value.as_str()).ok();
     let container = Container {
@@ -82,7 +83,9 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
         workdir: workdir(reader, section),
         user,
         hostname,
-        env: env::read(reader, section),
+        env,
+        env_files,
+        watch: watch::read(reader, section),
         bridges: bridges.iter().filter_map(name).collect(),
         cgroup: cgroup.as_ref().and_then(name),
         limits,

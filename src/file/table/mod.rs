@@ -11,6 +11,7 @@ mod port;
 mod reaction;
 mod storage;
 mod user;
+mod watch;
 
 use std::collections::HashSet;
 
