@@ -1,6 +1,7 @@
 //! The nouns of a stack: what a checked stack file says, with no spelling left to judge. No I/O.
 
 mod container;
+mod cpulist;
 mod name;
 mod port;
 mod reference;
@@ -11,6 +12,7 @@ pub use container::{
     Condition, Container, Health, HealthAction, ImageUse, Limits, LogLimits, MountSource, MountUse, Probe, Restart,
     Seccomp, Secret, Ulimit, UserSpec, VolumeUse,
 };
+pub use cpulist::{CpuList, CpuListError};
 pub use name::{Name, NameError};
 pub use port::{PortBind, PortMap, Protocol};
 pub use reference::ImageReference;

@@ -16,6 +16,7 @@ pub mod client;
 mod exec_probe;
 pub mod health;
 pub mod log;
+mod oom;
 mod payload;
 pub mod policy;
 pub mod probe;
