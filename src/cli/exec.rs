@@ -73,10 +73,10 @@ fn own_size() -> TerminalSize {
 }
 
 /// The caller's terminal passes every key on while this lives.
-struct RawMode(Option<Termios>);
+pub(super) struct RawMode(Option<Termios>);
 
 impl RawMode {
-    fn enter() -> Self {
+    pub(super) fn enter() -> Self {
         let stdin = rustix::stdio::stdin();
         let Ok(before) = tcgetattr(stdin) else { return RawMode(None) };
         let mut raw = before.clone();

@@ -20,7 +20,7 @@ pub use actual::{
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
-pub use host::{ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock};
+pub use host::{ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock, Usage};
 pub use library::{ImageLibrary, LibraryError, Pruned, Repaired};
 pub use lockfile::{ImageLock, ImageLockError};
 pub use road::{Looked, RoadError, Travelled, Wish, look, travel};

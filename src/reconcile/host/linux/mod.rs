@@ -10,6 +10,7 @@ mod nat;
 mod network;
 mod observe;
 mod registries;
+mod usage;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ pub use exec::{ExecFailure, ExecWish};
 use images::KnownImage;
 pub use lock::{LockError, StackLock};
 pub use registries::Renewal;
+pub use usage::Usage;
 
 /// Where things are on this host; other places in tests.
 #[derive(Clone, Debug)]
