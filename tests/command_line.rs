@@ -20,7 +20,7 @@ const STACK: &str = env!("CARGO_BIN_EXE_stack");
 #[test]
 fn every_command_has_help() {
     expect("help", &["--help"]);
-    for command in ["up", "diff", "down", "ps", "stats", "logs", "exec", "check", "graph"] {
+    for command in ["up", "diff", "down", "ps", "stats", "logs", "exec", "check", "graph", "seccomp"] {
         expect(&format!("help-{command}"), &[command, "--help"]);
     }
     let version = stack(&["--version"]);
@@ -64,6 +64,17 @@ fn a_faulty_file_stops_every_command_that_reads_one() {
         let expected = if args[0] == "exec" { 125 } else { 3 };
         assert_eq!((code, &*stdout, &stderr), (expected, "", &said), "{args:?}");
     }
+}
+
+#[test]
+fn a_profile_says_what_it_answers_and_which_line_decides() {
+    let given = ["--cap", "chown", "--kernel", "6.1", "--arch", "x86_64"];
+    let with = |args: &[&'static str]| [args, &given].concat();
+    expect("seccomp-check", &with(&["seccomp", "check", "default", "-s", "mount", "-s", "socket(38)", "-s", "getpid"]));
+    expect("seccomp-explain", &with(&["seccomp", "explain", "default", "clone(0x10000000)", "read", "4000"]));
+    expect("seccomp-json", &with(&["seccomp", "explain", "default", "socket(38)", "--json"]));
+    expect("seccomp-no-call", &with(&["seccomp", "explain", "default", "mountt"]));
+    expect("seccomp-no-profile", &with(&["seccomp", "disasm", "good.toml"]));
 }
 
 #[test]

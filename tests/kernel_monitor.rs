@@ -54,6 +54,7 @@ impl Container {
             log_dir: dir.path().join("log"),
             log: LogLimits { size: ByteSize(1 << 20), files: 2 },
             stop_signal: 15,
+            epoch: String::new(),
             stop_timeout_ms: 10_000,
         };
         Self { dir, spec }

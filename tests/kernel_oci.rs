@@ -9,5 +9,11 @@ mod bundle;
 mod configuration;
 #[path = "oci/lifecycle.rs"]
 mod lifecycle;
-#[path = "oci/podman.rs"]
-mod podman;
+#[path = "oci/mounts.rs"]
+mod mounts;
+#[path = "oci/namespaces.rs"]
+mod namespaces;
+#[path = "oci/seccomp.rs"]
+mod seccomp;
+#[path = "oci/terminal.rs"]
+mod terminal;

@@ -362,20 +362,3 @@ fn https_needs_a_certificate_that_is_trusted() {
     let error = fetch(&place.client, &place.store, (&reference, None)).unwrap_err();
     assert!(matches!(error, RegistryError::Unreachable { .. }), "{error}");
 }
-
-#[test]
-fn what_no_image_holds_is_pruned_and_damage_is_found() {
-    let place = Place::new(RegistryOptions::default());
-    let reference: Reference = "registry.example/team/web:1".parse().unwrap();
-    let image = import(&place, Packing::Gzip, &reference);
-    assert_eq!(place.store.prune_layout().unwrap().0, 0);
-    assert!(place.store.check_layout().unwrap().is_empty());
-    let config = place.store.stored_documents(&image).unwrap().id;
-    let blob = place.store.blob(&config).unwrap();
-    fs::write(&blob.path, vec![b' '; blob.size as usize]).unwrap();
-    assert_eq!(place.store.check_layout().unwrap(), [config]);
-    assert!(place.store.forget(&reference).unwrap());
-    assert!(!place.store.forget(&reference).unwrap());
-    assert_eq!(place.store.prune_layout().unwrap().0, 4, "three layers and a manifest");
-    assert!(place.store.stored_images().unwrap().is_empty());
-}

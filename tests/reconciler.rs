@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 
 use proptest::prelude::*;
 use stack::file::{self, Files, HostFiles, Surroundings};
@@ -10,8 +11,8 @@ use stack::model::{Condition, Limits, Name, Stack};
 use stack::plan::{DesiredContainer, DesiredNat, Kind, Label, Resolved, ResolvedImage, digest_of};
 use stack::reconcile::{
     Action, Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Event, HealthState,
-    Host, HostError, HostFacts, KernelLimits, Phase, RunFacts, StoredContainer, Verb, Volumes, Wish, hosts_text, look,
-    travel,
+    Host, HostError, HostFacts, KernelLimits, Phase, Reactions, RunFacts, StoredContainer, Verb, Volumes, Wish,
+    hosts_text, look, travel,
 };
 
 /// A host that keeps its objects in memory, holds on to the kernel's rules about them, and dies when its fuse is burnt.
@@ -23,6 +24,10 @@ struct FakeHost {
     touched: RefCell<BTreeSet<String>>,
     stack: Name,
     images: RefCell<BTreeSet<String>>,
+    /// What containers were told of new contents.
+    told: RefCell<Vec<(String, Reactions)>>,
+    /// What followed files hold, by their path.
+    files: RefCell<BTreeMap<PathBuf, String>>,
 }
 
 impl FakeHost {
@@ -33,6 +38,8 @@ impl FakeHost {
             touched: RefCell::default(),
             stack: stack.clone(),
             images: RefCell::default(),
+            told: RefCell::default(),
+            files: RefCell::default(),
         }
     }
 
@@ -89,12 +96,14 @@ impl FakeHost {
             health: HealthState::None,
             links: vec![],
             hosts: None,
+            contents: BTreeMap::new(),
             run: RunFacts::default(),
         };
         self.world.borrow_mut().containers.insert(name.clone(), half_made);
         self.change(&name, |c| c.limits = self.kernel_limits(&wanted.live.limits))?;
         self.change(&name, |c| c.stored = Some(StoredContainer::from(wanted)))?;
         self.change(&name, |c| c.hosts = Some(hosts_text(&wanted.live.hosts)))?;
+        self.change(&name, |c| write_contents(c, wanted))?;
         for endpoint in &wanted.spec.endpoints {
             self.change(&name, |c| c.links.push(link(&endpoint.bridge)))?;
         }
@@ -145,6 +154,11 @@ impl FakeHost {
     }
 }
 
+fn write_contents(container: &mut ActualContainer, wanted: &DesiredContainer) {
+    let contents = wanted.live.contents.iter();
+    container.contents = contents.map(|content| (content.target.clone(), content.content.clone())).collect();
+}
+
 fn link(bridge: &str) -> ActualLink {
     ActualLink { bridge: bridge.into(), ifname: format!("v-{bridge}"), up: true, carrier: true, attached: true }
 }
@@ -175,6 +189,10 @@ impl Host for FakeHost {
         for container in stack.containers.values() {
             let image = ResolvedImage { id: "sha256:1".into(), command: vec!["true".into()], ..Default::default() };
             resolved.images.insert(container.image.written.clone(), image);
+            for file in container.files.iter().map(|file| &file.file) {
+                let content = self.files.borrow().get(file).cloned().unwrap_or_default();
+                resolved.contents.insert(file.clone(), content);
+            }
             if !self.images.borrow().contains(&container.image.written) {
                 missing.insert(container.image.written.clone(), 1);
             }
@@ -260,6 +278,17 @@ impl Host for FakeHost {
                         c.links.retain(|link| link.bridge != *bridge);
                         c.links.push(link(bridge));
                     })?;
+                }
+                if !adjust.contents.is_empty() {
+                    self.change(name, |c| write_contents(c, &adjust.desired))?;
+                }
+                if !adjust.reactions.is_empty() {
+                    self.step()?;
+                    let mut told = self.told.borrow_mut();
+                    told.push((name.clone(), adjust.reactions.clone()));
+                    if adjust.reactions.restart {
+                        self.touched.borrow_mut().insert(name.clone());
+                    }
                 }
                 return self.change(name, |c| c.stored = Some(StoredContainer::from(&adjust.desired)));
             }
@@ -582,4 +611,73 @@ fn a_failed_step_skips_what_hangs_on_it_and_nothing_else() {
     assert_eq!(report.failed.len(), 1, "the cause is named once");
     assert_eq!(report.skipped.len(), 1, "only `b` hangs on `a`");
     assert!(host.0.world.borrow().containers.contains_key("c"));
+}
+
+/// One container with a followed file, which holds "old" on a host where it runs.
+fn followed(on_change: &str) -> (Stack, FakeHost) {
+    let text = format!(
+        "name = \"shop\"\n[container.a]\nimage = \"host:\"\ncommand = [\"x\"]\n\
+         mount = [{{ bind = \"/etc/passwd\", target = \"/app.conf\", on_change = \"{on_change}\" }}]\n"
+    );
+    let variables = HashMap::new();
+    let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles };
+    let stack = file::parse("stack.toml", &text, &surroundings).expect("a good file");
+    let host = FakeHost::new(&stack.name);
+    host.files.borrow_mut().insert("/etc/passwd".into(), "old".into());
+    assert_eq!(go(&host, &Wish::Stack(&stack)).0, 0);
+    host.touched.borrow_mut().clear();
+    (stack, host)
+}
+
+/// A new content of the file is one step with this verb, and tells the container this.
+fn check_content(on_change: &str, verb: Verb, told: Option<Reactions>) {
+    let (stack, host) = followed(on_change);
+    host.files.borrow_mut().insert("/etc/passwd".into(), "new".into());
+    assert_eq!(go(&host, &Wish::Stack(&stack)), (0, vec![(verb, "container a".into())]));
+    let expected: Vec<(String, Reactions)> = told.into_iter().map(|told| ("a".to_string(), told)).collect();
+    assert_eq!(*host.told.borrow(), expected);
+    assert_eq!(host.world.borrow().containers["a"].contents["/app.conf"], "new");
+}
+
+#[test]
+fn another_content_does_what_on_change_says_and_makes_no_new_container() {
+    check_content("none", Verb::Live, None);
+    check_content("restart", Verb::Restart, Some(Reactions { restart: true, ..Reactions::default() }));
+    check_content("signal:HUP", Verb::Reload, Some(Reactions { signals: vec![1], ..Reactions::default() }));
+    let commands = vec![vec!["nginx".into(), "-s".into(), "reload".into()]];
+    check_content("exec:nginx -s reload", Verb::Reload, Some(Reactions { commands, ..Reactions::default() }));
+}
+
+#[test]
+fn another_on_change_with_the_same_content_tells_nobody() {
+    let (_, host) = followed("restart");
+    let (stack, _) = followed("signal:HUP");
+    assert_eq!(go(&host, &Wish::Stack(&stack)), (0, vec![(Verb::Live, "container a".into())]));
+    assert!(host.told.borrow().is_empty() && host.touched.borrow().is_empty());
+}
+
+#[test]
+fn a_run_that_dies_between_the_file_and_the_word_is_made_good_by_the_next() {
+    for half_step in 0.. {
+        let (stack, host) = followed("signal:HUP");
+        host.files.borrow_mut().insert("/etc/passwd".into(), "new".into());
+        host.fuse.set(Some(half_step));
+        go(&host, &Wish::Stack(&stack));
+        let survived = host.fuse.get() != Some(0);
+        host.fuse.set(None);
+        let (left, _) = go(&host, &Wish::Stack(&stack));
+        assert_eq!(left, 0);
+        assert!(!host.told.borrow().is_empty(), "the container heard of it, killed after {half_step} half-steps");
+        if survived {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_a_stranger_changed_is_written_again() {
+    let (stack, host) = followed("none");
+    host.world.borrow_mut().containers.get_mut("a").unwrap().contents.insert("/app.conf".into(), "theirs".into());
+    assert_eq!(go(&host, &Wish::Stack(&stack)), (0, vec![(Verb::Repair, "container a".into())]));
+    assert_eq!(host.world.borrow().containers["a"].contents["/app.conf"], "old");
 }

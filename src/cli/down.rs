@@ -10,7 +10,7 @@ use super::exit::Exit;
 use super::show::{JSON_VERSION, plan_json};
 use super::up::{Shown, ended, lock_failed, ok, road};
 use crate::model::Name;
-use crate::reconcile::{Volumes, Wish};
+use crate::reconcile::{Actor, Volumes, Wish};
 
 pub fn run(global: &Global, args: &DownArgs) -> ExitCode {
     down(global, args).map_or_else(|exit| exit, |()| Exit::Ok).into()
@@ -19,7 +19,7 @@ pub fn run(global: &Global, args: &DownArgs) -> ExitCode {
 fn down(global: &Global, args: &DownArgs) -> Result<(), Exit> {
     let (stack, file) = which(args)?;
     let volumes = confirmed(args, &stack)?;
-    let host = host(global, &stack)?;
+    let host = host(global, &stack)?.with_actor(Actor::Down);
     let lock = host.lock().map_err(|error| lock_failed(&error))?;
     let wish = Wish::Nothing { stack: &stack, volumes };
     let shown = Shown { file: &file, json: args.json };

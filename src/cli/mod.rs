@@ -13,9 +13,11 @@ mod logs;
 mod oci;
 mod progress;
 mod ps;
+mod seccomp;
 mod show;
 mod stats;
 mod style;
+mod terminal;
 mod up;
 
 use std::ffi::OsString;
@@ -56,6 +58,7 @@ pub fn run() -> ExitCode {
         Command::Oci => oci::run([]),
         Command::Graph(args) => graph::run(&args),
         Command::Image(args) => image::run(&cli.global, &args.command),
+        Command::Seccomp(args) => seccomp::run(&args.command),
     }
 }
 

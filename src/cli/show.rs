@@ -87,7 +87,7 @@ pub fn change_line(change: &Change, width: usize) -> String {
 }
 
 fn totals(plan: &Plan) -> String {
-    let verbs = [Verb::Create, Verb::Live, Verb::Repair, Verb::Restart, Verb::Replace, Verb::Destroy];
+    let verbs = [Verb::Create, Verb::Live, Verb::Reload, Verb::Repair, Verb::Restart, Verb::Replace, Verb::Destroy];
     let counts: Vec<String> = verbs
         .iter()
         .map(|verb| (verb, plan.steps.iter().filter(|step| step.verb == *verb).count()))

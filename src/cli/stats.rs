@@ -9,9 +9,9 @@ use rustix::termios::{isatty, tcgetwinsize};
 
 use super::args::{Global, StatsArgs};
 use super::context::{failed, file_path, host, load, wait_for};
-use super::exec::RawMode;
 use super::exit::Exit;
 use super::show::{self, JSON_VERSION};
+use super::terminal::RawMode;
 use crate::model::Name;
 use crate::reconcile::{Host, LinuxHost, Usage};
 

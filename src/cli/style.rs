@@ -14,7 +14,7 @@ pub const LIVE: Style = AnsiColor::Cyan.on_default();
 pub fn of_verb(verb: Verb) -> Style {
     match verb {
         Verb::Create => GOOD,
-        Verb::Live => LIVE,
+        Verb::Live | Verb::Reload => LIVE,
         Verb::Repair | Verb::Restart | Verb::Replace => WARN,
         Verb::Destroy => BAD,
     }

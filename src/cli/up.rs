@@ -10,8 +10,10 @@ use super::progress::Progress;
 use super::show::{JSON_VERSION, Tense, plan, plan_json};
 use super::style::{BAD, GOOD, WARN, paint};
 use super::{ps, show};
-use crate::model::{Condition, Stack};
-use crate::reconcile::{Host, LinuxHost, Looked, Renewal, Report, RoadError, Travelled, Wish, look, travel};
+use crate::model::{Condition, Container, Stack};
+use crate::reconcile::{
+    Host, LinuxHost, Looked, Renewal, Report, RoadError, Travelled, Wish, look, protect_this_program, travel,
+};
 
 pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
     for path in file_paths(&args.files, &args.file) {
@@ -24,6 +26,10 @@ pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
 
 fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
     let stack = load(path)?;
+    if stack.containers.values().any(Container::runs_commands) {
+        // A process in a container must never find our file behind /proc/self/exe.
+        protect_this_program().map_err(|error| failed(&error.to_string(), &[]))?;
+    }
     let renewal = if args.pull { Renewal::All } else { Renewal::AsWritten };
     let host = host(global, &stack.name)?.with_renewal(renewal);
     let _lock = host.lock().map_err(|error| lock_failed(&error))?;
@@ -61,6 +67,10 @@ pub struct Shown<'a> {
 
 /// Goes the whole road: looks, shows the plan, carries it out, looks again.
 pub async fn road(host: &LinuxHost, wish: &Wish<'_>, shown: &Shown<'_>) -> Result<Travelled, RoadError> {
+    let _held = match wish {
+        Wish::Stack(_) => Some(host.hold_images()?),
+        Wish::Nothing { .. } => None,
+    };
     let looked: Looked = look(host, wish).await?;
     if !shown.json {
         anstream::print!("{}", plan(&looked.plan, &shown.file.display().to_string(), Tense::Does));

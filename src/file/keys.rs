@@ -188,7 +188,6 @@ pub(super) const CONTAINER: Kind = Kind {
         ("profiles", "keep the container in a stack file of its own"),
         ("allow", "containers of one bridge reach each other on every port"),
         ("egress", "containers of a bridge reach out through the host"),
-        ("on_change", "run `stack up` again after a change"),
         ("device", "only the usual devices are in /dev"),
         ("devices", "only the usual devices are in /dev"),
         ("hook", "run a second container with `after`"),
@@ -228,10 +227,10 @@ pub(super) const MOUNT: Kind = Kind {
         key("target", "an absolute path in a string", "\"/src\""),
         key("ro", "true or false", "true"),
         key("mode", "permission bits in a string", "\"1777\""),
+        key("on_change", "a string", "\"signal:HUP\""),
     ],
     later: &[
         ("map", "files keep the owner they have on the host"),
-        ("on_change", "run `stack up` again after a change"),
         ("owner", "files keep the owner they have on the host"),
         ("propagation", "mounts of the host made later do not appear in the container"),
         ("image", "name the files with `bind`"),
@@ -245,11 +244,9 @@ pub(super) const SECRET: Kind = Kind {
         key("target", "an absolute path in a string", "\"/run/secrets/pg\""),
         key("owner", "a user and a group number in a string", "\"999:999\""),
         key("mode", "permission bits in a string", "\"0400\""),
+        key("on_change", "a string", "\"restart\""),
     ],
-    later: &[
-        ("on_change", "run `stack up` again after a change"),
-        ("env", "write the value into a file and name it with `file`"),
-    ],
+    later: &[("env", "write the value into a file and name it with `file`")],
 };
 
 pub(super) const IO: Kind = Kind {

@@ -27,6 +27,8 @@ pub struct Container {
     pub limits: Limits,
     pub volumes: Vec<VolumeUse>,
     pub mounts: Vec<MountUse>,
+    /// Single files that the container gets a copy of.
+    pub files: Vec<ConfigFile>,
     pub secrets: Vec<Secret>,
     pub ports: Vec<PortMap>,
     pub after: IndexMap<Name, Condition>,
@@ -50,6 +52,15 @@ pub struct Container {
     pub log: LogLimits,
     /// From -1000 to 1000, above the host's own: who is killed first when the host runs out of memory.
     pub oom_score_adj: Option<i16>,
+}
+
+impl Container {
+    /// Whether some change of a file has a command run in it.
+    pub fn runs_commands(&self) -> bool {
+        let secrets = self.secrets.iter().filter_map(|secret| secret.on_change.as_ref());
+        let mut reactions = secrets.chain(self.files.iter().map(|file| &file.on_change));
+        reactions.any(|reaction| matches!(reaction, OnChange::Exec(_)))
+    }
 }
 
 /// What `image = …` named: an `[image]` table, or a source written in place.
@@ -126,6 +137,30 @@ pub enum MountSource {
     },
 }
 
+/// A single file of the host whose content is followed: the container sees a copy, which is written anew when the file
+/// changes, whatever way an editor saves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// An absolute path of the host that exists.
+    pub file: PathBuf,
+    pub target: String,
+    pub on_change: OnChange,
+}
+
+/// What a running container is told of a file's new content, once it sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnChange {
+    /// Nothing: it looks by itself.
+    None,
+    /// Its process is started again, in the same container.
+    Restart,
+    /// A signal's number, sent to its PID 1.
+    Signal(i32),
+    /// A program and its arguments, run in it.
+    Exec(Vec<String>),
+}
+
 /// A file whose content is shown to the container and to nobody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {
@@ -136,6 +171,8 @@ pub struct Secret {
     pub gid: u32,
     /// Permission bits, 0o400 unless told.
     pub mode: u32,
+    /// `None`: another content makes a new container.
+    pub on_change: Option<OnChange>,
 }
 
 /// What another container must have reached before this one starts.

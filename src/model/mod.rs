@@ -9,12 +9,12 @@ mod stack;
 mod unit;
 
 pub use container::{
-    Condition, Container, Health, HealthAction, ImageUse, Limits, LogLimits, MountSource, MountUse, Probe, Restart,
-    Seccomp, Secret, Ulimit, UserSpec, VolumeUse,
+    Condition, ConfigFile, Container, Health, HealthAction, ImageUse, Limits, LogLimits, MountSource, MountUse,
+    OnChange, Probe, Restart, Seccomp, Secret, Ulimit, UserSpec, VolumeUse,
 };
 pub use cpulist::{CpuList, CpuListError};
 pub use name::{Name, NameError};
 pub use port::{PortBind, PortMap, Protocol};
 pub use reference::ImageReference;
 pub use stack::{Bridge, CgroupBranch, Image, ImageSource, IoLimit, Origins, Place, Pull, Stack, Volume};
-pub use unit::{ByteSize, Cpus, UnitError, parse_duration};
+pub use unit::{ByteSize, Cpus, UnitError, parse_age, parse_duration};

@@ -126,6 +126,22 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     }
 }
 
+/// How long ago something was: a duration that may begin with weeks or days, such as `30d`, `2w` or `1d12h`.
+pub fn parse_age(text: &str) -> Result<Duration, UnitError> {
+    let (mut rest, mut age) = (text, Duration::ZERO);
+    for (unit, seconds) in [('w', 7 * 86_400), ('d', 86_400)] {
+        if let Some((number, after)) = rest.split_once(unit) {
+            let number: u32 = number.parse().map_err(|_| UnitError::Duration(text.into()))?;
+            age += Duration::from_secs(u64::from(number) * seconds);
+            rest = after;
+        }
+    }
+    if rest.is_empty() && rest.len() < text.len() {
+        return Ok(age);
+    }
+    parse_duration(rest).map(|duration| age + duration).map_err(|_| UnitError::Duration(text.into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +173,16 @@ mod tests {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         for bad in ["90", "-1s", "soon", ""] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ages_may_be_days_and_weeks() {
+        for (text, hours) in [("30d", 720), ("2w", 336), ("1w1d2h", 194), ("12h", 12), ("0d", 0)] {
+            assert_eq!(parse_age(text), Ok(Duration::from_secs(hours * 3600)), "{text}");
+        }
+        for bad in ["", "30", "d", "1d1", "x1d", "-1d", "1d1w"] {
+            assert!(parse_age(bad).is_err(), "{bad}");
         }
     }
 }

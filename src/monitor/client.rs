@@ -191,6 +191,17 @@ pub fn reload(bundle: &Path) -> Result<bool, ClientError> {
     signal_monitor(bundle, Signal::SIGHUP).map(|pidfd| pidfd.is_some())
 }
 
+/// Sends a signal to the container's PID 1. `false`: it does not run now.
+pub fn signal_container(bundle: &Path, signal: i32) -> Result<bool, ClientError> {
+    let Some(init) = Status::load(bundle)?.and_then(|status| status.init()) else { return Ok(false) };
+    let Some(pidfd) = open_verified(init)? else { return Ok(false) };
+    match signal_process(&pidfd, signal) {
+        Ok(()) => Ok(true),
+        Err(Errno::ESRCH) => Ok(false),
+        Err(source) => Err(ClientError::Signal { pid: init.pid, source }),
+    }
+}
+
 /// Kills the monitor of a bundle; its container dies with it. `None`: there is no such monitor any more.
 pub fn kill(bundle: &Path) -> Result<Option<Stopping>, ClientError> {
     signal_monitor(bundle, Signal::SIGKILL).map(|pidfd| pidfd.map(|pidfd| Stopping { pidfd }))

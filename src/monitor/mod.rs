@@ -9,10 +9,12 @@
 //! | [`client`], [`channel`] | the side of `up`, `down`, `ps`, and what is said at the start |
 //! | `start`, `run`, `payload`, `stop` | the monitor: becoming one, its loop, the process it holds, how it is stopped |
 //! | [`health`], [`probe`], `exec_probe` | when to probe and what to make of it; the probes |
+//! | [`events`] | what was done to a stack and why |
 //! | [`log`] | the container's output: written by the monitor, read by `stack logs` |
 
 pub mod channel;
 pub mod client;
+pub mod events;
 mod exec_probe;
 pub mod health;
 pub mod log;

@@ -28,6 +28,8 @@ pub enum Cause {
     Own,
     /// The monitor ended it as unhealthy, because its health check says `on_failure = "restart"`.
     Unhealthy,
+    /// Somebody asked for it to be started again.
+    Asked,
     /// Somebody asked the monitor to stop.
     Stopping,
     /// It could not even be started again.
@@ -56,10 +58,14 @@ impl Restarts {
         if ran >= STEADY_RUN {
             self.in_a_row = 0;
         }
+        if cause == Cause::Asked {
+            // No failure: it neither pauses nor counts.
+            return Next::StartAfter(Duration::ZERO);
+        }
         let failed = cause != Cause::Own || exit != Exit::Code(0);
         let wanted = match (cause, policy) {
             (Cause::Stopping, _) => false,
-            (_, Restart::Always) => true,
+            (Cause::Asked, _) | (_, Restart::Always) => true,
             (_, Restart::OnFailure { max_retries }) => failed && max_retries.is_none_or(|max| self.in_a_row < max),
             (Cause::Unhealthy | Cause::NotStarted, Restart::No) => true,
             (Cause::Own, Restart::No) => false,
@@ -109,6 +115,13 @@ mod tests {
         for policy in [Restart::No, Restart::Always, ON_FAILURE] {
             check(policy, Cause::Unhealthy, Exit::Code(0), true);
         }
+    }
+
+    #[test]
+    fn who_asks_for_a_restart_gets_it_at_once_whatever_the_policy() {
+        let mut restarts = Restarts { in_a_row: 4 };
+        let next = restarts.decide(Restart::No, Cause::Asked, Exit::Signal(15), Duration::ZERO);
+        assert_eq!((next, restarts.in_a_row), (Next::StartAfter(Duration::ZERO), 4));
     }
 
     fn pauses(restarts: &mut Restarts, ran: Duration, count: usize) -> Vec<u64> {

@@ -115,12 +115,16 @@ impl Monitor<'_> {
 
     fn step(&mut self, phase: Phase, ready: &[Source]) -> Phase {
         let wishes = if ready.contains(&Source::Signals) { self.take_signals() } else { Wishes::default() };
-        if wishes.reload {
-            self.reload();
-        }
+        let again = wishes.reload && self.reload() == Reloaded::Again;
         match phase {
-            Phase::Running(run) => self.step_running(run, ready, wishes),
+            Phase::Running(mut run) => {
+                if again && !ready.contains(&Source::Init) {
+                    self.end(&mut run, Cause::Asked);
+                }
+                self.step_running(run, ready, wishes)
+            }
             Phase::Waiting { .. } if wishes.stop => self.exited(),
+            Phase::Waiting { .. } if again => self.start_again(),
             Phase::Waiting { until } if until <= Instant::now() => self.start_again(),
             Phase::Waiting { until } => Phase::Waiting { until },
             Phase::Exited => Phase::Exited,
@@ -317,9 +321,13 @@ impl Monitor<'_> {
     }
 
     /// Takes the live settings of the spec as it is now. One that cannot be read changes nothing.
-    fn reload(&mut self) {
+    fn reload(&mut self) -> Reloaded {
+        let mut reloaded = Reloaded::Settings;
         match MonitorSpec::load(self.launcher.bundle) {
             Ok(spec) => {
+                if spec.epoch != self.launcher.spec.epoch {
+                    reloaded = Reloaded::Again;
+                }
                 self.launcher.spec.take_live(spec);
                 self.log.set_limits(self.launcher.spec.log);
                 self.status.note = None;
@@ -327,6 +335,7 @@ impl Monitor<'_> {
             Err(error) => self.note(format!("settings not reloaded: {}", chain(&error))),
         }
         self.publish();
+        reloaded
     }
 
     fn reconfigure_health(&mut self, run: &mut Run) {
@@ -353,6 +362,14 @@ impl Monitor<'_> {
         self.status.log_bytes_dropped = self.log.dropped();
         let _ = self.status.save(self.launcher.bundle);
     }
+}
+
+/// What a spec that was read again asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reloaded {
+    Settings,
+    /// The container's process is started again too.
+    Again,
 }
 
 /// What signals asked for.

@@ -65,6 +65,9 @@ pub struct MonitorSpec {
     pub stop_signal: i32,
     /// From the stop signal to SIGKILL. Live.
     pub stop_timeout_ms: u64,
+    /// Another value than the last one asks for the container's process to be started again. Live.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub epoch: String,
 }
 
 /// What becomes the container's `/`.
@@ -95,6 +98,7 @@ impl MonitorSpec {
         self.log = new.log;
         self.stop_signal = new.stop_signal;
         self.stop_timeout_ms = new.stop_timeout_ms;
+        self.epoch = new.epoch;
     }
 
     pub fn stop_timeout(&self) -> Duration {
@@ -144,6 +148,7 @@ mod tests {
             log: LogLimits { size: ByteSize(1 << 20), files: 3 },
             stop_signal: 15,
             stop_timeout_ms: 10_000,
+            epoch: String::new(),
         }
     }
 

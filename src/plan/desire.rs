@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::address::gateway_of;
 use super::{
-    AddressError, ContainerSpec, Desired, DesiredBridge, DesiredContainer, DesiredNat, Endpoint, HostsLine,
-    ImageIdentity, LiveSpec, PortTarget, SeccompSpec, SecretSpec, choose_subnet, hand_out,
+    AddressError, ContainerSpec, ContentSpec, Desired, DesiredBridge, DesiredContainer, DesiredNat, Endpoint, FileSpec,
+    HostsLine, ImageIdentity, LiveSpec, PortTarget, SeccompSpec, SecretSpec, choose_subnet, hand_out,
 };
 use crate::model::{Container, Name, Seccomp, Stack};
 
@@ -36,8 +36,8 @@ pub struct ResolvedImage {
 pub struct Resolved {
     /// By the name that containers use.
     pub images: HashMap<String, ResolvedImage>,
-    /// Keyed hashes of secret files.
-    pub secrets: HashMap<PathBuf, String>,
+    /// Keyed hashes of what secret and other followed files hold.
+    pub contents: HashMap<PathBuf, String>,
     /// Digests of seccomp profiles.
     pub profiles: HashMap<PathBuf, String>,
 }
@@ -197,6 +197,11 @@ fn desire_container(
         },
         volumes: container.volumes.clone(),
         mounts: container.mounts.clone(),
+        files: container
+            .files
+            .iter()
+            .map(|file| FileSpec { file: file.file.clone(), target: file.target.clone() })
+            .collect(),
         secrets: container.secrets.iter().map(|s| secret(s, resolved)).collect::<Result<_, _>>()?,
         read_only: container.read_only,
         cap_add: container.cap_add.clone(),
@@ -217,6 +222,7 @@ fn desire_container(
         log: container.log,
         stop_timeout_ms: u64::try_from(container.stop_timeout.as_millis()).unwrap_or(u64::MAX),
         hosts: hosts(stack, &spec, instance, network),
+        contents: contents(container, resolved)?,
     };
     let after = container
         .after
@@ -273,9 +279,26 @@ fn image_user(container: &Container, text: &str) -> Result<crate::model::UserSpe
 }
 
 fn secret(secret: &crate::model::Secret, resolved: &Resolved) -> Result<SecretSpec, DesireError> {
-    let content = read(&resolved.secrets, &secret.file)?;
+    let content = match secret.on_change {
+        Some(_) => String::new(),
+        None => read(&resolved.contents, &secret.file)?,
+    };
     let (uid, gid, mode) = (secret.uid, secret.gid, secret.mode);
     Ok(SecretSpec { file: secret.file.clone(), target: secret.target.clone(), uid, gid, mode, content })
+}
+
+/// Everything that is written anew under the running container, secrets first.
+fn contents(container: &Container, resolved: &Resolved) -> Result<Vec<ContentSpec>, DesireError> {
+    let secrets =
+        container.secrets.iter().filter_map(|secret| Some((&secret.file, &secret.target, secret.on_change.as_ref()?)));
+    let files = container.files.iter().map(|file| (&file.file, &file.target, &file.on_change));
+    secrets
+        .chain(files)
+        .map(|(file, target, on_change)| {
+            let content = read(&resolved.contents, file)?;
+            Ok(ContentSpec { target: target.clone(), content, on_change: on_change.clone() })
+        })
+        .collect()
 }
 
 fn seccomp(choice: &Seccomp, resolved: &Resolved) -> Result<SeccompSpec, DesireError> {

@@ -13,4 +13,7 @@ pub use desire::{DesireError, Kept, Resolved, ResolvedImage, bridge_ifname_prefi
 pub use desired::{Desired, DesiredBridge, DesiredContainer, DesiredNat, Kind, PortTarget, ResourceId};
 pub use label::{Label, LabelError};
 pub use picture::{Graph, graph};
-pub use spec::{ContainerSpec, Endpoint, HostsLine, ImageIdentity, LiveSpec, SeccompSpec, SecretSpec, digest_of};
+pub use spec::{
+    ContainerSpec, ContentSpec, Endpoint, FileSpec, HostsLine, ImageIdentity, LiveSpec, SeccompSpec, SecretSpec,
+    digest_of,
+};

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::model::{Health, Limits, LogLimits, MountUse, Restart, Ulimit, UserSpec, VolumeUse};
+use crate::model::{Health, Limits, LogLimits, MountUse, OnChange, Restart, Ulimit, UserSpec, VolumeUse};
 
 /// The part of a container that cannot change without a new one. Its digest is in the container's label; a copy lies in
 /// its bundle and explains what changed.
@@ -25,6 +25,9 @@ pub struct ContainerSpec {
     pub endpoints: Vec<Endpoint>,
     pub volumes: Vec<VolumeUse>,
     pub mounts: Vec<MountUse>,
+    /// Files that it gets copies of; what is in them is live.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileSpec>,
     pub secrets: Vec<SecretSpec>,
     pub read_only: bool,
     pub cap_add: Vec<String>,
@@ -68,8 +71,27 @@ pub struct SecretSpec {
     pub uid: u32,
     pub gid: u32,
     pub mode: u32,
-    /// The content's hash under a key that never leaves the host: says whether it changed, and nothing else.
+    /// The content's hash under a key that never leaves the host: says whether it changed, and nothing else. Empty where
+    /// the content is live.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub content: String,
+}
+
+/// A file of the host and where its copy is seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSpec {
+    pub file: PathBuf,
+    pub target: String,
+}
+
+/// What a file that can be written anew under a running container should hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentSpec {
+    /// Of one of the container's files or secrets.
+    pub target: String,
+    /// Keyed, as in [`SecretSpec`].
+    pub content: String,
+    pub on_change: OnChange,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +112,8 @@ pub struct LiveSpec {
     pub stop_timeout_ms: u64,
     /// The names that the container can call others by.
     pub hosts: Vec<HostsLine>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<ContentSpec>,
 }
 
 /// One line of `/etc/hosts`.

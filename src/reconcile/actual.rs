@@ -82,6 +82,8 @@ pub struct ActualContainer {
     pub links: Vec<ActualLink>,
     /// The text of its `/etc/hosts`.
     pub hosts: Option<String>,
+    /// Keyed hashes of what its live files and secrets hold, by where it sees them.
+    pub contents: BTreeMap<String, String>,
     pub run: RunFacts,
 }
 

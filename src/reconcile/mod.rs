@@ -10,9 +10,13 @@ mod lockfile;
 mod road;
 mod step;
 
+pub use crate::monitor::events::{Actor, EventLog, EventRecord};
 pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
-pub use crate::runtime::image::registry::{Progress as PullProgress, RegistryOptions};
-pub use crate::runtime::image::{ImageConfig, ImageLayer, ImageOrigin, LayerDigest, Reference, StoredImage};
+pub use crate::runtime::image::registry::{Progress as PullProgress, RegistryOptions, Silent};
+pub use crate::runtime::image::{
+    ImageConfig, ImageError, ImageLayer, ImageOrigin, LayerDigest, Reference, StoredImage,
+};
+pub use crate::runtime::overlay::{OverlayEntry, OverlayEntryKind, TreeAspect, TreeDifference, TreeSize};
 pub use actual::{
     Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Change, HealthState,
     KernelLimits, Phase, RunFacts, StoredContainer,
@@ -21,7 +25,7 @@ pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
 pub use host::{ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock, Usage};
-pub use library::{ImageLibrary, LibraryError, Pruned, Repaired};
+pub use library::{Checked, ImageDifference, ImageLibrary, LibraryError, PruneWish, Pruned};
 pub use lockfile::{ImageLock, ImageLockError};
 pub use road::{Looked, RoadError, Travelled, Wish, look, travel};
-pub use step::{Action, AdjustContainer, LinksOf, Plan, Step, Verb};
+pub use step::{Action, AdjustContainer, LinksOf, Plan, Reactions, Step, Verb};

@@ -76,7 +76,7 @@ pub async fn travel<H: Host>(
     wish: &Wish<'_>,
     looked: Looked,
     interrupt: impl Future<Output = ()>,
-    watch: impl FnMut(Event),
+    mut watch: impl FnMut(Event),
 ) -> Result<Travelled, RoadError> {
     let mut timings = looked.timings;
     if looked.plan.is_empty() {
@@ -84,7 +84,11 @@ pub async fn travel<H: Host>(
         return Ok(Travelled { report, left: looked.plan, actual: looked.actual, timings });
     }
     let begun = Instant::now();
-    let report = execute(&looked.plan, host, interrupt, watch).await;
+    let report = execute(&looked.plan, host, interrupt, |event| {
+        host.record(&event);
+        watch(event);
+    })
+    .await;
     timings.push(("execute", begun.elapsed()));
     let begun = Instant::now();
     let again = look(host, wish).await?;

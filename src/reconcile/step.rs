@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::actual::Change;
-use crate::model::{Condition, Limits, Name, Place};
+use crate::model::{Condition, Limits, Name, OnChange, Place};
 use crate::plan::{DesiredBridge, DesiredContainer, DesiredNat, ResourceId};
 
 /// What has to be done, in an order in which it can be done.
@@ -46,6 +46,8 @@ pub enum Verb {
     Create,
     /// Written into the kernel with nothing restarted.
     Live,
+    /// A running container is told of a file's new content.
+    Reload,
     /// What somebody changed outside is put back.
     Repair,
     /// The same container again.
@@ -128,6 +130,36 @@ pub struct AdjustContainer {
     pub hosts: bool,
     /// Bridges to which its link is made, or brought up and attached.
     pub links: Vec<String>,
+    /// Where the files are seen that are written anew.
+    pub contents: Vec<String>,
+    /// What the container is told of them then.
+    pub reactions: Reactions,
+}
+
+/// What a running container is told, in this order: a restart makes all others needless.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reactions {
+    pub restart: bool,
+    /// Signals' numbers, each once.
+    pub signals: Vec<i32>,
+    /// Commands, each once.
+    pub commands: Vec<Vec<String>>,
+}
+
+impl Reactions {
+    pub fn is_empty(&self) -> bool {
+        !self.restart && self.signals.is_empty() && self.commands.is_empty()
+    }
+
+    pub fn add(&mut self, reaction: &OnChange) {
+        match reaction {
+            OnChange::None => {}
+            OnChange::Restart => self.restart = true,
+            OnChange::Signal(signal) if !self.signals.contains(signal) => self.signals.push(*signal),
+            OnChange::Exec(command) if !self.commands.contains(command) => self.commands.push(command.clone()),
+            OnChange::Signal(_) | OnChange::Exec(_) => {}
+        }
+    }
 }
 
 impl Plan {
@@ -142,6 +174,7 @@ impl Verb {
         match self {
             Verb::Create => "  +",
             Verb::Live => "  ~",
+            Verb::Reload => "  >",
             Verb::Repair => "  !",
             Verb::Restart => "  ^",
             Verb::Replace => "-/+",
@@ -155,6 +188,7 @@ impl fmt::Display for Verb {
         f.pad(match self {
             Verb::Create => "create",
             Verb::Live => "live",
+            Verb::Reload => "reload",
             Verb::Repair => "repair",
             Verb::Restart => "restart",
             Verb::Replace => "replace",

@@ -1,6 +1,9 @@
 //! `stack image …`: images by name, outside of any stack.
 
 mod bars;
+mod diff;
+mod fsck;
+mod prune;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,8 +14,8 @@ use super::args::{Global, ImageCommand};
 use super::context::{failed, registries};
 use super::exit::Exit;
 use super::show::{JSON_VERSION, table};
-use super::style::{BAD, GOOD, paint};
-use crate::reconcile::{ImageLibrary, ImageOrigin, LibraryError, Reference};
+use super::style::{GOOD, paint};
+use crate::reconcile::{ImageError, ImageLibrary, ImageOrigin, LibraryError, Reference};
 use bars::{Bars, size};
 
 pub fn run(global: &Global, command: &ImageCommand) -> ExitCode {
@@ -36,8 +39,12 @@ fn perform(library: &ImageLibrary, command: &ImageCommand) -> Result<(), Exit> {
         ImageCommand::Rm { references, json } => remove(library, references, Form::of(*json)),
         ImageCommand::Import { source, reference, json } => import(library, (source, reference), Form::of(*json)),
         ImageCommand::Export { reference, file, json } => export(library, (reference, file), Form::of(*json)),
-        ImageCommand::Prune { json } => prune(library, Form::of(*json)),
-        ImageCommand::Fsck { json } => check(library, Form::of(*json)),
+        ImageCommand::Prune { all, older_than, keep, free, dry_run, json } => {
+            let bounds = (older_than.as_deref(), *keep, free.as_deref());
+            prune::run(library, &prune::wish(*all, bounds, *dry_run)?, Form::of(*json))
+        }
+        ImageCommand::Diff { before, after, json } => diff::run(library, (before, after), Form::of(*json)),
+        ImageCommand::Fsck { json } => fsck::run(library, Form::of(*json)),
     }
 }
 
@@ -149,14 +156,18 @@ fn remove(library: &ImageLibrary, references: &[String], form: Form) -> Result<(
 
 fn import(library: &ImageLibrary, (source, reference): (&str, &str), form: Form) -> Result<(), Exit> {
     let reference = parse(reference)?;
-    let unknown =
-        || failed(&format!("`{source}` cannot be imported"), &["write oci:FOLDER[:TAG] or oci-archive:FILE[:TAG]"]);
+    let unknown = || {
+        let hint = "write oci:FOLDER[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:TAG]";
+        failed(&format!("`{source}` cannot be imported"), &[hint]);
+        Exit::Usage
+    };
     let (scheme, rest) = source.split_once(':').ok_or_else(unknown)?;
     let (path, tag) = rest.split_once(':').map_or((rest, None), |(path, tag)| (path, Some(tag.to_owned())));
     let path = PathBuf::from(path);
     let origin = match scheme {
         "oci" => ImageOrigin::OciLayout { path, tag },
         "oci-archive" => ImageOrigin::OciArchive { path, tag },
+        "docker-archive" => ImageOrigin::DockerArchive { path, tag },
         _ => return Err(unknown()),
     };
     let image = library.import(&origin, &reference).map_err(told)?;
@@ -169,28 +180,6 @@ fn export(library: &ImageLibrary, (reference, file): (&str, &Path), form: Form) 
     library.export(&reference, file).map_err(told)?;
     form.say(&format!("wrote {}", file.display()), json!({ "reference": reference, "file": file }));
     Ok(())
-}
-
-fn prune(library: &ImageLibrary, form: Form) -> Result<(), Exit> {
-    let pruned = library.prune().map_err(told)?;
-    let text = format!("deleted {} blobs ({}) and {} unpacked layers", pruned.blobs, size(pruned.bytes), pruned.layers);
-    form.say(&text, json!({ "blobs": pruned.blobs, "bytes": pruned.bytes, "layers": pruned.layers }));
-    Ok(())
-}
-
-fn check(library: &ImageLibrary, form: Form) -> Result<(), Exit> {
-    let found = library.check().map_err(told)?;
-    let sound = found.damaged.is_empty() && found.incomplete.is_empty();
-    let mut lines: Vec<String> =
-        found.damaged.iter().map(|digest| format!("{} {digest}, deleted", paint(BAD, "damaged"))).collect();
-    lines.extend(
-        found.incomplete.iter().map(|reference| format!("{} {reference}; pull it again", paint(BAD, "incomplete"))),
-    );
-    if sound {
-        lines.push(paint(GOOD, "every blob is what it is called"));
-    }
-    form.say(&lines.join("\n"), json!({ "damaged": found.damaged, "incomplete": found.incomplete }));
-    if sound { Ok(()) } else { Err(Exit::Failed) }
 }
 
 fn parse(text: &str) -> Result<Reference, Exit> {
@@ -210,6 +199,9 @@ fn told(error: LibraryError) -> Exit {
     }
     let hints: &[&str] = match &error {
         LibraryError::NotStored { .. } => &["`stack image ls` lists the images that are there"],
+        LibraryError::Store { source: ImageError::StoreBusy { .. }, .. } => {
+            &["it may be taking in or using what would be taken away; try again when it is done"]
+        }
         _ => &[],
     };
     failed(&text, hints)

@@ -3,11 +3,10 @@
 use std::ffi::OsString;
 
 use crate::runtime::container::detached::{Keyring, RootChange};
-use crate::runtime::container::serve_process;
 use crate::runtime::lifecycle::{self, ConsoleSocket, Container, CreateOptions, Forced, Frozen, Record, Status, Store};
-use crate::runtime::sys::{SignalSet, block_signals};
 
 use super::flags::{Flag, Given, switch, value};
+use super::foreground::{self, Foreground};
 use super::log::Log;
 use super::{Failure, Global, id_of, parse, protect, signal};
 
@@ -32,7 +31,7 @@ fn create_options(given: &Given) -> Result<CreateOptions, Failure> {
     }
     Ok(CreateOptions {
         bundle: given.path("bundle").unwrap_or_else(|| ".".into()),
-        console_socket: given.path("console-socket").map(ConsoleSocket),
+        console_socket: given.path("console-socket").map(ConsoleSocket::At),
         pid_file: given.path("pid-file"),
         preserved: given.number("preserve-fds")?.unwrap_or(0),
         keyring: if given.is_set("no-new-keyring") { Keyring::Inherited } else { Keyring::New },
@@ -57,24 +56,31 @@ pub fn start(global: &Global, arguments: Arguments<'_>) -> Result<u8, Failure> {
 pub fn run(global: &Global, log: &Log, arguments: Arguments<'_>) -> Result<u8, Failure> {
     protect()?;
     let given = parse("run", arguments, &CREATE)?;
-    let (id, detached) = (id_of(&given)?, given.is_set("detach"));
-    if !detached {
-        // They wait until the container is there to get them.
-        block_signals(SignalSet::ALL).map_err(|errno| Failure::usage(format!("cannot block signals: {errno}")))?;
-    }
-    let record = lifecycle::create(&global.store, id, &create_options(&given)?)?;
+    let id = id_of(&given)?;
+    let mut options = create_options(&given)?;
+    let foreground = match given.is_set("detach") {
+        true => None,
+        false => {
+            let (foreground, socket) = Foreground::prepare(&given)?;
+            options.console_socket = socket;
+            Some(foreground)
+        }
+    };
+    let record = lifecycle::create(&global.store, id, &options)?;
+    drop(options);
+    let terminal = foreground.as_ref().and_then(Foreground::terminal);
     if let Err(error) = Container::find(&global.store, id).and_then(|container| lifecycle::start(&container)) {
         clean_up(&global.store, log, &record);
         return Err(Failure { code: error.exec_exit_code().map_or(1, |code| code as u8), ..error.into() });
     }
-    if detached {
+    if foreground.is_none() {
         return Ok(0);
     }
-    let status = serve_process(record.init_process_pid);
+    let status = foreground::stay(record.init_process_pid, terminal);
     if !given.is_set("keep") {
         clean_up(&global.store, log, &record);
     }
-    Ok(status as u8)
+    status
 }
 
 fn clean_up(store: &Store, log: &Log, record: &Record) {

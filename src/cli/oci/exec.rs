@@ -3,15 +3,15 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::cli::terminal::own_size;
 use crate::runtime::container::detached::Keyring;
-use crate::runtime::container::serve_process;
 use crate::runtime::lifecycle::{
     self, ConsoleSocket, Container, ExecOptions, IgnorePaused, read_document, write_pid_file,
 };
-use crate::runtime::oci::{OciCapabilities, OciProcess};
-use crate::runtime::sys::{SignalSet, block_signals};
+use crate::runtime::oci::{OciCapabilities, OciConsoleSize, OciProcess};
 
 use super::flags::{Flag, FlagsEnd, Given, switch, value};
+use super::foreground::{self, Foreground};
 use super::{Failure, Global, id_of, protect};
 
 const FLAGS: [Flag; 19] = [
@@ -43,7 +43,7 @@ pub fn run(global: &Global, arguments: &mut dyn Iterator<Item = OsString>) -> Re
         let text = rest.into_string().map_err(|rest| format!("`{}` is not UTF-8", rest.to_string_lossy()))?;
         given.plain.push(text);
     }
-    for refused in ["pidfd-socket", "process-label", "apparmor", "cgroup"] {
+    for refused in ["pidfd-socket", "cgroup"] {
         if given.get(refused).is_some_and(|value| !value.is_empty()) {
             return Err(Failure::usage(format!("`--{refused}` is not supported")));
         }
@@ -53,22 +53,29 @@ pub fn run(global: &Global, arguments: &mut dyn Iterator<Item = OsString>) -> Re
         Some(path) => read_process(&path)?,
         None => described(&container, &given)?,
     };
+    let (foreground, console_socket) = match given.is_set("detach") {
+        true => (None, given.path("console-socket").map(ConsoleSocket::At)),
+        false => {
+            let (foreground, socket) = Foreground::prepare(&given)?;
+            (Some(foreground), socket)
+        }
+    };
     let options = ExecOptions {
-        console_socket: given.path("console-socket").map(ConsoleSocket),
+        console_socket,
         preserved: given.number("preserve-fds")?.unwrap_or(0),
         keyring: if given.is_set("no-new-keyring") { Keyring::Inherited } else { Keyring::New },
         ignore_paused: if given.is_set("ignore-paused") { IgnorePaused::Yes } else { IgnorePaused::No },
     };
-    let detached = given.is_set("detach");
-    if !detached {
-        block_signals(SignalSet::ALL).map_err(|errno| Failure::usage(format!("cannot block signals: {errno}")))?;
-    }
     let running = lifecycle::exec(&container, &process, &options)
         .map_err(|error| Failure { code: error.exec_exit_code().map_or(255, |code| code as u8), ..error.into() })?;
+    drop(options);
     if let Some(path) = given.path("pid-file") {
         write_pid_file(&path, running.pid)?;
     }
-    if detached { Ok(0) } else { Ok(serve_process(running.pid) as u8) }
+    match foreground {
+        None => Ok(0),
+        Some(foreground) => foreground::stay(running.pid, foreground.terminal()),
+    }
 }
 
 fn read_process(path: &Path) -> Result<OciProcess, Failure> {
@@ -93,7 +100,8 @@ fn described(container: &Container, given: &Given) -> Result<OciProcess, Failure
         return Err(Failure::usage("the command to run is missing"));
     }
     process.terminal = given.is_set("tty");
-    process.console_size = process.console_size.filter(|_| process.terminal);
+    process.console_size =
+        own_size().filter(|_| process.terminal).map(|size| OciConsoleSize { height: size.ws_row, width: size.ws_col });
     process.env.extend(given.all("env").into_iter().map(str::to_owned));
     if let Some(cwd) = given.get("cwd").filter(|cwd| !cwd.is_empty()) {
         if !cwd.starts_with('/') {
@@ -110,6 +118,9 @@ fn described(container: &Container, given: &Given) -> Result<OciProcess, Failure
         process.user.additional_gids.push(number(group)?);
     }
     process.no_new_privileges |= given.is_set("no-new-privs");
+    let label = |name: &str| given.get(name).filter(|label| !label.is_empty()).map(str::to_owned);
+    process.apparmor_profile = label("apparmor").or(process.apparmor_profile);
+    process.selinux_label = label("process-label").or(process.selinux_label);
     let capabilities = given.all("cap");
     if !capabilities.is_empty() {
         // Not the inheritable ones: files of the image would turn them into more (CVE-2022-29162).

@@ -5,6 +5,7 @@ mod containers;
 mod documents;
 mod exec;
 mod flags;
+mod foreground;
 mod log;
 mod look;
 mod signal;

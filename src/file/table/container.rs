@@ -88,6 +88,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
         limits,
         volumes: storage.volumes,
         mounts: storage.mounts,
+        files: storage.files,
         secrets: storage.secrets,
         ports: ports.iter().map(|port| port.value).collect(),
         after: after

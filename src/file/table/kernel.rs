@@ -7,6 +7,7 @@ use toml::de::DeValue;
 use crate::file::code;
 use crate::file::diagnostic::Draft;
 use crate::file::keys::Key;
+use crate::file::literal::Text;
 use crate::file::source::At;
 use crate::file::surroundings::FileKind;
 use crate::file::walk::{Entry, Item, Reader, Section, bad_choice, type_name};
@@ -166,13 +167,19 @@ pub(super) fn signal(reader: &mut Reader, item: Option<Item>) -> Option<i32> {
         return reader.integer(Some(item), 1..=RTMAX as u64).map(|at| at.value as i32);
     }
     let text = reader.text(Some(item))?;
-    let name = text.value.strip_prefix("SIG").unwrap_or(&text.value);
+    signal_named(reader, &text, &text.value)
+}
+
+/// `name`, a piece of `text`, as a signal: its name with or without `SIG`.
+pub(super) fn signal_named(reader: &mut Reader, text: &Text, name: &str) -> Option<i32> {
+    let (written, span) = (name, text.piece(name));
+    let name = name.strip_prefix("SIG").unwrap_or(name);
     let found = SIGNALS.iter().position(|signal| *signal == name).map(|index| index as i32 + 1);
     if let Some(number) = found.or_else(|| real_time(name)) {
         return Some(number);
     }
-    let draft = Draft::error(code::UNKNOWN_KERNEL_NAME, &text.span, format!("there is no signal `{}`", text.value));
-    let upper = text.value.to_ascii_uppercase();
+    let draft = Draft::error(code::UNKNOWN_KERNEL_NAME, &span, format!("there is no signal `{written}`"));
+    let upper = written.to_ascii_uppercase();
     reader.push(match nearest(upper.trim_start_matches("SIG"), SIGNALS.into_iter()) {
         Some(near) => draft.label(format!("did you mean \"SIG{near}\"?")),
         None => draft.help("for example \"SIGTERM\", \"SIGINT\", \"SIGQUIT\" or \"SIGRTMIN+3\""),
@@ -343,7 +350,9 @@ pub(super) fn seccomp(reader: &mut Reader, item: Option<Item>) -> Option<Seccomp
         Err(why) => {
             let message = format!("`{}` is no seccomp profile: {why}", text.value);
             let draft = Draft::error(code::BAD_FILE, &text.span, message);
-            reader.push(draft.help("a profile is JSON as docker takes it, with `defaultAction` and `syscalls`"));
+            reader.push(draft.help(
+                "a profile is JSON as docker takes it, or the same in TOML, with `defaultAction` and `syscalls`",
+            ));
             None
         }
     }
@@ -352,7 +361,11 @@ pub(super) fn seccomp(reader: &mut Reader, item: Option<Item>) -> Option<Seccomp
 /// Looks at the outer shape alone; what the rules say is judged when they are compiled.
 fn check_profile(reader: &Reader, path: &std::path::Path) -> Result<(), String> {
     let content = reader.surroundings.files.read(path, MAX_PROFILE).map_err(|fault| fault.to_string())?;
-    let profile: serde_json::Value = serde_json::from_slice(&content).map_err(|fault| fault.to_string())?;
+    let text = String::from_utf8(content).map_err(|fault| fault.to_string())?;
+    let profile: serde_json::Value = match text.trim_start().starts_with('{') {
+        true => serde_json::from_str(&text).map_err(|fault| fault.to_string())?,
+        false => toml::from_str(&text).map_err(|fault| fault.message().to_owned())?,
+    };
     match profile.get("defaultAction") {
         Some(serde_json::Value::String(_)) => Ok(()),
         Some(_) => Err("`defaultAction` is not a string".into()),

@@ -8,6 +8,7 @@ mod image;
 mod kernel;
 mod limits;
 mod port;
+mod reaction;
 mod storage;
 mod user;
 

@@ -7,14 +7,15 @@ use crate::file::literal::Text;
 use crate::file::source::{At, Span};
 use crate::file::surroundings::FileKind;
 use crate::file::table::limits::size;
-use crate::file::table::user;
+use crate::file::table::{reaction, user};
 use crate::file::walk::{Item, Reader, Section};
-use crate::model::{ByteSize, MountSource, MountUse, Name, Secret, UserSpec, VolumeUse};
+use crate::model::{ByteSize, ConfigFile, MountSource, MountUse, Name, Secret, UserSpec, VolumeUse};
 
 /// What a container's storage comes to, with the places of its references and targets.
 pub(super) struct Storage {
     pub volumes: Vec<VolumeUse>,
     pub mounts: Vec<MountUse>,
+    pub files: Vec<ConfigFile>,
     pub secrets: Vec<Secret>,
     /// Names of volumes as they are written.
     pub volume_names: Vec<At<String>>,
@@ -41,14 +42,18 @@ pub(super) fn read(reader: &mut Reader, section: &Section, user: Option<&UserSpe
         }
     }
     let mut mounts = Vec::new();
+    let mut files = Vec::new();
     for table in reader.tables(&MOUNT, section.get("mount")) {
-        mounts.extend(mount(reader, &table, &mut targets));
+        match table.has("on_change") {
+            true => files.extend(config_file(reader, &table, &mut targets)),
+            false => mounts.extend(mount(reader, &table, &mut targets)),
+        }
     }
     let mut secrets = Vec::new();
     for table in reader.tables(&SECRET, section.get("secret")) {
         secrets.extend(secret(reader, &table, &mut targets, user));
     }
-    Storage { volumes, mounts, secrets, volume_names }
+    Storage { volumes, mounts, files, secrets, volume_names }
 }
 
 /// The paths of one container that something is put at.
@@ -147,6 +152,39 @@ fn mount(reader: &mut Reader, section: &Section, targets: &mut Targets) -> Optio
     Some(MountUse { source: source?, target: target?, read_only: read_only.unwrap_or(false) })
 }
 
+/// A bind of a single file that is followed. The container gets a copy of it, which it cannot write to.
+fn config_file(reader: &mut Reader, section: &Section, targets: &mut Targets) -> Option<ConfigFile> {
+    let on_change = reaction::on_change(reader, section.get("on_change"));
+    let target = target(reader, section, targets);
+    if let Some(ro) = section.get("ro")
+        && reader.boolean(Some(ro.clone())) == Some(false)
+    {
+        let message = "a file with `on_change` is read-only in the container";
+        let draft = Draft::error(code::KEY_CHOICE, &ro.span(), message);
+        reader.push(draft.help("leave `ro` out; or leave `on_change` out and bind the folder"));
+    }
+    let Some(bind) = section.get("bind").filter(|_| !section.has("tmpfs")) else {
+        let on_change = section.get("on_change")?;
+        let message = "`on_change` is about a file of the host, named by `bind`";
+        let draft = Draft::error(code::KEY_CHOICE, &on_change.key_span, message);
+        reader.push(
+            draft.help("for example `{ bind = \"app.conf\", target = \"/etc/app.conf\", on_change = \"restart\" }`"),
+        );
+        return None;
+    };
+    let text = reader.text(Some(bind))?;
+    let file = reader.host_file(&text.value, &text.span, &[FileKind::File, FileKind::Folder])?;
+    if reader.surroundings.files.kind(&file).is_ok_and(|kind| kind == FileKind::Folder) {
+        let message = format!("`{}` is a folder, and `on_change` is about a single file", text.value);
+        let draft = Draft::error(code::KEY_CHOICE, &text.span, message);
+        reader.push(
+            draft.help("the container sees changes in a folder at once; `[[container.NAME.watch]]` tells it of them"),
+        );
+        return None;
+    }
+    Some(ConfigFile { file, target: target?, on_change: on_change? })
+}
+
 fn target(reader: &mut Reader, section: &Section, targets: &mut Targets) -> Option<String> {
     let item = reader.required(section, "target");
     let text = reader.text(item)?;
@@ -191,7 +229,7 @@ fn bind_source(reader: &mut Reader, item: Item) -> Option<MountSource> {
     if reader.surroundings.files.kind(&path).is_ok_and(|kind| kind == FileKind::File) {
         let message = format!("`{}` is a single file: the container keeps seeing the one of its start", text.value);
         let draft = Draft::warning(code::SINGLE_FILE_BIND, &text.span, message);
-        reader.push(draft.help("most editors save a new file in its place; bind the folder to see changes"));
+        reader.push(draft.help("most editors save a new file in its place; add `on_change`, or bind the folder"));
     }
     Some(MountSource::Bind(path))
 }
@@ -223,6 +261,7 @@ fn secret(reader: &mut Reader, section: &Section, targets: &mut Targets, user: O
         }),
     };
     let mode = section.get("mode").map(|mode| permissions(reader, mode));
+    let on_change = section.get("on_change").map(|item| reaction::on_change(reader, Some(item)));
     let owner = reader.text(section.get("owner")).map(|owner| user::owner(reader, &owner));
     let (text, target) = (text?, target?);
     let file = reader.host_file(&text.value, &text.span, &[FileKind::File])?;
@@ -231,7 +270,11 @@ fn secret(reader: &mut Reader, section: &Section, targets: &mut Targets, user: O
         Some(owner) => owner?,
         None => default_owner(reader, section, user, mode),
     };
-    Some(Secret { file, target, uid, gid, mode })
+    let on_change = match on_change {
+        Some(on_change) => Some(on_change?),
+        None => None,
+    };
+    Some(Secret { file, target, uid, gid, mode, on_change })
 }
 
 /// The container's user where it is written in numbers, else root.

@@ -1,11 +1,11 @@
 //! Containers: made, made again, or changed while they run.
 
 use super::{Differ, Draft, root_cgroup};
-use crate::model::{Condition, Limits, Place, Restart};
+use crate::model::{Condition, Limits, OnChange, Place, Restart};
 use crate::plan::{DesiredContainer, Endpoint, Kind, LiveSpec, ResourceId};
 use crate::reconcile::actual::{ActualContainer, Change, Phase, StoredContainer};
 use crate::reconcile::changes::{changes_between, hosts_text};
-use crate::reconcile::step::{Action, AdjustContainer, Verb};
+use crate::reconcile::step::{Action, AdjustContainer, Reactions, Verb};
 
 impl Differ<'_> {
     /// Containers that are wanted, each after those that it waits for.
@@ -27,12 +27,15 @@ impl Differ<'_> {
             None => Some(self.new_container(wanted)),
             Some(held) => self.changed_container(wanted, held),
         };
+        let told_again =
+            matches!(&draft, Some(Draft { action: Action::AdjustContainer(a), .. }) if a.reactions.restart);
         let Some(draft) = draft else {
             self.unchanged += 1;
             return;
         };
         let starts = matches!(draft.verb, Verb::Create | Verb::Replace | Verb::Restart)
             || matches!(draft.action, Action::ReplaceContainer(_));
+        let starts = starts && !told_again;
         let stops = matches!(draft.action, Action::ReplaceContainer(_))
             && held.is_some_and(|held| matches!(held.phase, Phase::Running));
         let mut needs = vec![root_cgroup(), ResourceId::new(Kind::Image, &wanted.spec.image.name)];
@@ -46,6 +49,9 @@ impl Differ<'_> {
         let id = self.push(draft, &needs);
         if starts {
             self.steps[id].until = wanted.after.clone();
+        }
+        if told_again {
+            self.steps[id].interruption = Some("its process is stopped and started again".into());
         }
         if stops {
             self.steps[id].interruption = Some("stopped first, then started: one container holds its address".into());
@@ -145,14 +151,17 @@ impl Differ<'_> {
             Phase::Running | Phase::Restarting => link_changes(wanted, held),
             _ => vec![],
         };
-        if limits.is_empty() && settings.is_empty() && hosts.is_empty() && links.is_empty() {
+        let (contents, reactions) = content_changes(wanted, held);
+        if limits.is_empty() && settings.is_empty() && hosts.is_empty() && links.is_empty() && contents.is_empty() {
             return None;
         }
         // Where the last wish was the same as this one, somebody else changed it.
         let same_wish = stored.is_some_and(|stored| stored.live == wanted.live && stored.after == wanted.after);
-        let (verb, why) = match same_wish {
-            true => (Verb::Repair, "changed outside stack"),
-            false => (Verb::Live, "settings differ"),
+        let (verb, why) = match (same_wish, contents.first()) {
+            (true, _) => (Verb::Repair, "changed outside stack".into()),
+            (false, Some(change)) if reactions.restart => (Verb::Restart, format!("{} changed", change.field)),
+            (false, Some(change)) if !reactions.is_empty() => (Verb::Reload, format!("{} changed", change.field)),
+            (false, _) => (Verb::Live, "settings differ".into()),
         };
         let action = Action::AdjustContainer(Box::new(AdjustContainer {
             desired: wanted.clone(),
@@ -160,9 +169,16 @@ impl Differ<'_> {
             settings: !settings.is_empty(),
             hosts: !hosts.is_empty(),
             links: links.iter().map(|(bridge, _)| bridge.clone()).collect(),
+            contents: contents.iter().map(|change| content_target(&change.field).into()).collect(),
+            reactions,
         }));
-        let changes: Vec<Change> =
-            limits.into_iter().chain(settings).chain(hosts).chain(links.into_iter().map(|(_, c)| c)).collect();
+        let changes: Vec<Change> = limits
+            .into_iter()
+            .chain(settings)
+            .chain(hosts)
+            .chain(contents)
+            .chain(links.into_iter().map(|(_, c)| c))
+            .collect();
         let resource = ResourceId::new(Kind::Container, &wanted.instance);
         Some(Draft::new(resource, verb, why, action).changes(changes).origin(origin))
     }
@@ -188,8 +204,65 @@ fn exit_reason(code: i32) -> String {
 
 /// Settings that the container's monitor is told of.
 fn settings_changes(held: &LiveSpec, wanted: &LiveSpec) -> Vec<Change> {
-    let strip = |live: &LiveSpec| LiveSpec { limits: Limits::default(), hosts: vec![], ..live.clone() };
-    changes_between(&strip(held), &strip(wanted))
+    let strip =
+        |live: &LiveSpec| LiveSpec { limits: Limits::default(), hosts: vec![], contents: vec![], ..live.clone() };
+    let mut changes = changes_between(&strip(held), &strip(wanted));
+    // Kept for the next change of the file; nothing is told now.
+    for new in &wanted.contents {
+        let old = held.contents.iter().find(|old| old.target == new.target);
+        if old.is_some_and(|old| old.on_change != new.on_change) {
+            changes.push(Change {
+                field: format!("on_change of {}", new.target),
+                from: old.map(|old| reaction_words(&old.on_change)),
+                to: Some(reaction_words(&new.on_change)),
+                place: None,
+            });
+        }
+    }
+    changes
+}
+
+fn reaction_words(reaction: &OnChange) -> String {
+    match reaction {
+        OnChange::None => "none".into(),
+        OnChange::Restart => "restart".into(),
+        OnChange::Signal(number) => match nix::sys::signal::Signal::try_from(*number) {
+            Ok(signal) => format!("signal:{}", signal.as_str().trim_start_matches("SIG")),
+            Err(_) => format!("signal:{number}"),
+        },
+        OnChange::Exec(command) => format!("exec:{}", command.join(" ")),
+    }
+}
+
+/// Files that hold something else than they should, and what the container is told of it. What the bundle keeps of the last
+/// wish counts too: a run that wrote a file and died had told nobody yet.
+fn content_changes(wanted: &DesiredContainer, held: &ActualContainer) -> (Vec<Change>, Reactions) {
+    let (mut changes, mut reactions) = (Vec::new(), Reactions::default());
+    for new in &wanted.live.contents {
+        let told = held.stored.iter().flat_map(|stored| &stored.live.contents).find(|old| old.target == new.target);
+        let written = held.contents.get(&new.target);
+        if written == Some(&new.content) && told.is_some_and(|old| old.content == new.content) {
+            continue;
+        }
+        let short = |hash: &String| format!("(content {}…)", hash.get(..6).unwrap_or(hash));
+        changes.push(Change {
+            field: format!("{CONTENT}{}", new.target),
+            from: written.map(short),
+            to: Some(short(&new.content)),
+            place: None,
+        });
+        // A container that has ended reads it when it starts.
+        if matches!(held.phase, Phase::Running | Phase::Restarting) {
+            reactions.add(&new.on_change);
+        }
+    }
+    (changes, reactions)
+}
+
+const CONTENT: &str = "content of ";
+
+fn content_target(field: &str) -> &str {
+    field.strip_prefix(CONTENT).unwrap_or(field)
 }
 
 /// Another order restarts nothing; it is kept for the next `down`, which goes the way back.

@@ -6,6 +6,7 @@ use std::error::Error;
 
 use super::actual::Actual;
 use super::diff::HostFacts;
+use super::execute::Event;
 use super::step::Action;
 use crate::model::{Condition, Name, Stack};
 use crate::plan::Resolved;
@@ -22,6 +23,9 @@ pub trait Host: HostFacts {
 
     /// Carries out one step. Everything it needs is in the action; a step that was cut short can be done again.
     fn apply(&self, action: &Action) -> impl Future<Output = Result<(), HostError>>;
+
+    /// Keeps what was done. A host without a log forgets it.
+    fn record(&self, _event: &Event<'_>) {}
 
     /// Waits until an instance has reached a condition, or cannot reach it any more.
     fn reached(&self, instance: &str, condition: Condition) -> impl Future<Output = Result<(), HostError>>;

@@ -25,8 +25,8 @@ pub fn send_descriptors(socket: BorrowedFd<'_>, message: &[u8], descriptors: &[B
     sendmsg(socket, &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
 }
 
-/// In the container's process: wait for the maker's word, and the terminal that may come with it. No allocation.
-pub(super) fn receive_terminal(channel: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+/// Wait for a word, and the terminal that may come with it: in the container's process its maker's. No allocation.
+pub fn receive_terminal(channel: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
     let mut byte = [0_u8; 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);

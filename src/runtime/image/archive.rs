@@ -1,87 +1,22 @@
-//! Images into the store's layout from other layouts and archives, and out of it as an archive that other tools read.
+//! Images out of the store, as one archive that other tools read: an OCI layout with docker's `manifest.json` beside it, as
+//! docker itself writes since version 25. Older dockers read the one, everybody else the other.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use super::blob::{ArchiveIndex, Tree};
-use super::layout::{blob_name, find_manifest, read_image};
+use super::docker::SavedImage;
+use super::layout::blob_name;
 use super::manifest::{Descriptor, ImageIndex, ImageManifest, OCI_MANIFEST};
 use super::tar::BLOCK;
-use super::{HashingReader, ImageError, ImageOrigin, ImageStore, LayerDigest, Reference, StoredImage};
-
-const COPY_BUFFER: usize = 256 << 10;
+use super::{ImageError, ImageStore, LayerDigest, StoredImage};
 
 impl ImageStore {
-    /// Takes the image of an OCI layout or archive into the store as `reference`, blobs and all; each is held against its
-    /// digest.
-    pub fn import(&self, origin: &ImageOrigin, reference: &Reference) -> Result<StoredImage, ImageError> {
-        match origin {
-            ImageOrigin::OciLayout { path, tag } => {
-                self.import_tree(&Tree::Folder(path.clone()), (tag.as_deref(), reference))
-            }
-            ImageOrigin::OciArchive { path, tag } => {
-                self.import_tree(&Tree::Archive(ArchiveIndex::scan(path)?), (tag.as_deref(), reference))
-            }
-            ImageOrigin::DockerArchive { .. } => Err(ImageError::NotImportable { from: "a docker archive" }),
-            ImageOrigin::Dir(_) => Err(ImageError::NotImportable { from: "a folder" }),
-            ImageOrigin::Host => Err(ImageError::NotImportable { from: "the host" }),
-            ImageOrigin::Registry { .. } => Err(ImageError::NotImportable { from: "a registry" }),
-        }
-    }
-
-    /// Writes a stored image as an archive of an OCI layout. An archive that could not be written whole is removed.
+    /// Writes a stored image as an archive. An archive that could not be written whole is removed.
     pub fn export(&self, image: &StoredImage, path: &Path) -> Result<(), ImageError> {
         self.write_archive(image, path).inspect_err(|_| {
             let _ = std::fs::remove_file(path);
         })
-    }
-
-    fn import_tree(
-        &self,
-        tree: &Tree,
-        (tag, reference): (Option<&str>, &Reference),
-    ) -> Result<StoredImage, ImageError> {
-        let descriptor = find_manifest(tree, tag, self.platform())?;
-        // Read as an image, so that what is none never gets a name.
-        read_image(tree, &descriptor, self.platform())?;
-        let name = blob_name(&descriptor.digest);
-        let (bytes, _) = tree.read_document(&name)?;
-        let manifest: ImageManifest = tree.parse(&name, &bytes)?;
-        for blob in manifest.layers.iter().chain([&manifest.config]) {
-            self.import_blob(tree, blob)?;
-        }
-        self.add_document(&bytes)?;
-        self.name_image(reference, &descriptor, descriptor.digest)?;
-        let missing = || ImageError::NoSuchTag { path: tree.path().into(), tag: reference.to_string(), tags: vec![] };
-        self.stored(reference)?.ok_or_else(missing)
-    }
-
-    fn import_blob(&self, tree: &Tree, blob: &Descriptor) -> Result<(), ImageError> {
-        if self.blob(&blob.digest).is_some_and(|known| known.size == blob.size) {
-            return Ok(());
-        }
-        let name = blob_name(&blob.digest);
-        let missing = || ImageError::MissingDocument { path: tree.path().into(), name: name.clone() };
-        let location = tree.locate(&name)?.ok_or_else(missing)?;
-        let mut reader = HashingReader::new(location.open()?);
-        let mut writer = self.write_blob(&blob.digest)?;
-        let mut buffer = vec![0; COPY_BUFFER];
-        loop {
-            let read = reader.read(&mut buffer);
-            match read.map_err(|source| ImageError::Read { path: location.path.clone(), source })? {
-                0 => break,
-                read => writer.write_all(&buffer[..read])?,
-            }
-        }
-        let (found, size) = reader.finish();
-        if size != blob.size {
-            return Err(ImageError::BlobSize { blob: location.path, expected: blob.size, found: size });
-        }
-        if found != blob.digest {
-            return Err(ImageError::BlobDigest { blob: location.path, expected: blob.digest, found });
-        }
-        writer.finish()
     }
 
     fn write_archive(&self, image: &StoredImage, path: &Path) -> Result<(), ImageError> {
@@ -106,6 +41,9 @@ impl ImageStore {
         };
         document("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(failed)?;
         document("index.json", &index).map_err(failed)?;
+        let saved = SavedImage::of(&manifest, image.reference.tag().map(|_| &image.reference));
+        let saved = serde_json::to_vec(&[saved]).map_err(|error| failed(error.into()))?;
+        document("manifest.json", &saved).map_err(failed)?;
         document(&name, &manifest_bytes).map_err(failed)?;
         let mut written: Vec<LayerDigest> = Vec::new();
         for blob in manifest.layers.iter().chain([&manifest.config]) {

@@ -1,17 +1,17 @@
 //! What `docker save` writes, in its old form (a folder per layer) and its new one (an OCI layout beside
 //! `manifest.json`).
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::blob::Tree;
-use super::layout::parse_config;
-use super::manifest::HostPlatform;
-use super::{ContainerImage, ImageError, ImageLayer, LayerDigest};
+use super::layout::{blob_name, parse_config};
+use super::manifest::{HostPlatform, ImageManifest};
+use super::{ContainerImage, ImageError, ImageLayer, LayerDigest, Reference};
 
 /// One image of `manifest.json`.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct SavedImage {
+pub(super) struct SavedImage {
     config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
@@ -19,6 +19,17 @@ struct SavedImage {
 }
 
 impl SavedImage {
+    /// An image whose blobs lie as in an OCI layout.
+    pub(super) fn of(manifest: &ImageManifest, name: Option<&Reference>) -> Self {
+        // docker takes a name with a tag and without a digest.
+        let tagged = |reference: &Reference| Some(reference.to_string().split('@').next()?.to_owned());
+        Self {
+            config: blob_name(&manifest.config.digest),
+            repo_tags: name.and_then(tagged).map(|name| vec![name]),
+            layers: manifest.layers.iter().map(|layer| blob_name(&layer.digest)).collect(),
+        }
+    }
+
     fn is_called(&self, tag: &str) -> bool {
         let ends_so = |name: &String| name == tag || name.strip_suffix(tag).is_some_and(|rest| rest.ends_with(':'));
         self.repo_tags.iter().flatten().any(ends_so)
@@ -31,6 +42,15 @@ pub(super) fn read_docker_archive(
     tag: Option<&str>,
     host: &HostPlatform,
 ) -> Result<ContainerImage, ImageError> {
+    read_saved(tree, tag, host).map(|(image, _)| image)
+}
+
+/// The same, with the bytes of its configuration.
+pub(super) fn read_saved(
+    tree: &Tree,
+    tag: Option<&str>,
+    host: &HostPlatform,
+) -> Result<(ContainerImage, Vec<u8>), ImageError> {
     let path = || tree.path().to_owned();
     let bytes = tree.read("manifest.json")?.ok_or_else(|| ImageError::NotADockerArchive { path: path() })?;
     let images: Vec<SavedImage> = tree.parse("manifest.json", &bytes)?;
@@ -47,7 +67,7 @@ pub(super) fn read_docker_archive(
         Ok(ImageLayer { diff_id, digest: named_digest(name), blob: tree.locate(name)?.ok_or_else(missing)? })
     });
     let layers = layers.collect::<Result<_, ImageError>>()?;
-    Ok(ContainerImage { id, config: config.config.unwrap_or_default(), layers })
+    Ok((ContainerImage { id, config: config.config.unwrap_or_default(), layers }, bytes))
 }
 
 fn choose<'a>(tree: &Tree, images: &'a [SavedImage], tag: Option<&str>) -> Result<&'a SavedImage, ImageError> {

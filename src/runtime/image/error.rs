@@ -26,7 +26,7 @@ pub enum ImageError {
     LayoutVersion { path: PathBuf, version: String },
     #[error("`{}` is not a docker archive: it has no `manifest.json`", path.display())]
     NotADockerArchive { path: PathBuf },
-    #[error("`{}` is compressed as a whole ({compression:?}), which is not supported yet", path.display())]
+    #[error("`{}` is compressed as a whole ({compression:?}); `stack image import` reads such archives", path.display())]
     CompressedArchive { path: PathBuf, compression: Compression },
     #[error("`{}` is not a readable tar archive", path.display())]
     Archive {
@@ -80,7 +80,7 @@ pub enum ImageError {
         #[source]
         source: UnpackError,
     },
-    #[error("an image from {from} cannot be imported; an OCI layout or archive can")]
+    #[error("an image from {from} cannot be imported; an OCI layout, an OCI archive or a docker archive can")]
     NotImportable { from: &'static str },
     #[error("cannot write `{}`", path.display())]
     Write {
@@ -92,6 +92,10 @@ pub enum ImageError {
     HostChanged,
     #[error("the file `{}` of the host has {size} bytes, more than {limit}", path.display())]
     HostFileTooLarge { path: PathBuf, size: u64, limit: u64 },
+    #[error("another command works with the image store `{}`", root.display())]
+    StoreBusy { root: PathBuf },
+    #[error("cannot compare an unpacked layer")]
+    Compare(#[from] crate::runtime::overlay::OverlayError),
     #[error("cannot {doing} `{}` in the image store", path.display())]
     Store {
         path: PathBuf,

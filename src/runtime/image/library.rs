@@ -152,7 +152,7 @@ impl ImageStore {
         })
     }
 
-    /// Takes a name away; blobs and layers stay until [`prune_layout`](Self::prune_layout). Was there such a name?
+    /// Takes a name away; blobs and layers stay until they are [removed](Self::unheld_blobs). Was there such a name?
     pub fn forget(&self, reference: &Reference) -> Result<bool, ImageError> {
         let name = reference.to_string();
         let mut found = false;
@@ -164,29 +164,28 @@ impl ImageStore {
         Ok(found)
     }
 
-    /// Takes away the blobs that no named image holds: how many, and their bytes.
-    pub fn prune_layout(&self) -> Result<(usize, u64), ImageError> {
+    /// The blobs that no named image holds when those of `gone` have lost their names, with their sizes in bytes.
+    pub fn unheld_blobs(&self, gone: &HashSet<Reference>) -> Result<Vec<(LayerDigest, u64)>, ImageError> {
+        let gone: HashSet<String> = gone.iter().map(Reference::to_string).collect();
         let mut kept = HashSet::new();
-        for descriptor in self.index()?.manifests {
+        let stays = |descriptor: &Descriptor| descriptor.ref_name().is_none_or(|name| !gone.contains(name));
+        for descriptor in self.index()?.manifests.into_iter().filter(stays) {
             kept.insert(descriptor.digest);
             let Some(manifest) = self.manifest_of(&descriptor.digest) else { continue };
             kept.insert(manifest.config.digest);
             kept.extend(manifest.layers.iter().map(|layer| layer.digest));
         }
-        let (mut count, mut bytes) = (0, 0);
-        for (digest, blob) in self.layout_blobs()? {
-            if !kept.contains(&digest) {
-                std::fs::remove_file(&blob.path).map_err(store_error(&blob.path, "remove"))?;
-                (count, bytes) = (count + 1, bytes + blob.size);
-            }
-        }
-        Ok((count, bytes))
+        let blobs = self.layout_blobs()?.into_iter().filter(|(digest, _)| !kept.contains(digest));
+        Ok(blobs.map(|(digest, blob)| (digest, blob.size)).collect())
     }
 
-    /// Holds every blob of the layout against its digest, and takes away those that are damaged: their digests.
-    pub fn check_layout(&self) -> Result<Vec<LayerDigest>, ImageError> {
+    /// Holds every blob of the layout against its digest, and takes away those that are damaged: how many there were, and
+    /// the digests of those that are gone.
+    pub fn check_layout(&self) -> Result<(usize, Vec<LayerDigest>), ImageError> {
         let mut damaged = Vec::new();
-        for (digest, blob) in self.layout_blobs()? {
+        let blobs = self.layout_blobs()?;
+        let count = blobs.len();
+        for (digest, blob) in blobs {
             let mut reader = super::HashingReader::new(blob.open()?);
             let read = std::io::copy(&mut reader, &mut std::io::sink());
             if read.is_err() || reader.finish().0 != digest {
@@ -194,17 +193,7 @@ impl ImageStore {
                 damaged.push(digest);
             }
         }
-        Ok(damaged)
-    }
-
-    /// Removes an unpacked layer by its name in the store. The caller has made sure that nothing uses it.
-    pub fn remove_layer(&self, digest: &LayerDigest) -> Result<(), ImageError> {
-        let place = self.paths.layer(digest);
-        // Out of the way first: half a layer must never lie under its name.
-        let aside = self.paths.root.join("tmp").join(format!("gone-{}", digest.hex()));
-        make_private(&self.paths.root, &self.paths.root.join("tmp"))?;
-        std::fs::rename(&place, &aside).map_err(store_error(&place, "remove"))?;
-        std::fs::remove_dir_all(&aside).map_err(store_error(&aside, "remove"))
+        Ok((count, damaged))
     }
 
     pub(super) fn layout_tree(&self) -> Tree {

@@ -15,6 +15,16 @@ pub const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.mani
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
+/// What a layer is called by how it is compressed; `None` for what is not supported.
+pub(super) fn layer_media_type(compression: super::Compression) -> Option<&'static str> {
+    match compression {
+        super::Compression::None => Some("application/vnd.oci.image.layer.v1.tar"),
+        super::Compression::Gzip => Some("application/vnd.oci.image.layer.v1.tar+gzip"),
+        super::Compression::Zstd => Some("application/vnd.oci.image.layer.v1.tar+zstd"),
+        super::Compression::Other(_) => None,
+    }
+}
+
 /// A reference to a blob: what it is, its address and its size in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -14,6 +14,7 @@ mod digest;
 mod docker;
 mod error;
 mod host;
+mod import;
 mod layout;
 mod library;
 pub mod manifest;
@@ -24,6 +25,7 @@ mod store;
 
 pub mod tar;
 mod unpack;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -37,9 +39,11 @@ pub use digest::{DigestError, HashingReader, LayerDigest};
 pub use error::ImageError;
 pub use library::{BlobWriter, StoredImage};
 pub use manifest::{Descriptor, HostPlatform, ImageConfig, ImageHealthcheck, ImageIndex, ImageManifest, Platform};
+pub use publish::StoreHold;
 pub use reference::{Reference, ReferenceError};
 pub use store::ImageStore;
 pub use unpack::{LowerLayers, UnpackError, UnpackLimits, Unpacked, unpack_layer, unpack_layer_over};
+pub use verify::LayerVerdict;
 
 /// Where an image comes from. `tag` picks one of several images: a tag, a whole reference, or in layouts a digest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

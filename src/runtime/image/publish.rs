@@ -95,9 +95,14 @@ impl StorePaths {
             Dependence::None => self.layer(&name.alone),
             Dependence::LayersBelow => self.layer(&name.over),
         };
+        self.publish_folder(&aside, &place)
+    }
+
+    /// Gives a layer that is whole its name, once it is on the disk.
+    pub(super) fn publish_folder(&self, aside: &Aside, place: &Path) -> Result<(), ImageError> {
         let folder = File::open(&aside.path).map_err(store_error(&aside.path, "open"))?;
         syncfs(&folder).map_err(|errno| store_error(&aside.path, "sync")(errno.into()))?;
-        std::fs::rename(&aside.path, &place).map_err(store_error(&place, "publish"))?;
+        std::fs::rename(&aside.path, place).map_err(store_error(place, "publish"))?;
         let layers = self.layers();
         File::open(&layers).and_then(|folder| folder.sync_all()).map_err(store_error(&layers, "sync"))
     }
@@ -158,13 +163,51 @@ impl Drop for Lock {
     }
 }
 
+/// Keeps the store as it is for as long as it lives: what was brought in and is used by nobody yet is not taken away.
+#[derive(Debug)]
+pub struct StoreHold {
+    _file: File,
+}
+
+impl StorePaths {
+    /// Waits for somebody who has the store alone.
+    pub(super) fn hold(&self) -> Result<StoreHold, ImageError> {
+        let (path, file) = self.hold_file()?;
+        loop {
+            match flock(&file, FlockOperation::LockShared) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(()) => return Ok(StoreHold { _file: file }),
+                Err(errno) => return Err(store_error(&path, "lock")(errno.into())),
+            }
+        }
+    }
+
+    /// The store for the caller alone; an error where anybody holds it.
+    pub(super) fn hold_alone(&self) -> Result<StoreHold, ImageError> {
+        let (path, file) = self.hold_file()?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(StoreHold { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(ImageError::StoreBusy { root: self.root.clone() }),
+            Err(errno) => Err(store_error(&path, "lock")(errno.into())),
+        }
+    }
+
+    /// It stays: whoever removed it would have to be sure that nobody waits for it.
+    fn hold_file(&self) -> Result<(PathBuf, File), ImageError> {
+        make_private(&self.root, &self.root)?;
+        let path = self.root.join("in-use");
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        file.map_err(store_error(&path, "open")).map(|file| (path, file))
+    }
+}
+
 /// A folder that is taken away unless it was renamed.
-struct Aside {
-    path: PathBuf,
+pub(super) struct Aside {
+    pub path: PathBuf,
 }
 
 impl Aside {
-    fn make(path: PathBuf) -> Result<Self, ImageError> {
+    pub(super) fn make(path: PathBuf) -> Result<Self, ImageError> {
         match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(store_error(&path, "clear")(error)),
             _ => {}

@@ -7,6 +7,7 @@
 //!   layout/                  what was pulled, pushed or imported: an OCI image layout that other tools can read
 //!   tmp/<diff id>/           a layer in the making
 //!   locks/<diff id>          held while a layer is made
+//!   in-use                   locked by those who bring in and use, and alone by those who take away
 //!   cache/<digest>.json      what was read from an archive or the host, with the identity of the files it came from
 //! ```
 
@@ -26,7 +27,7 @@ use super::crew::{Crew, LayerBlobs, MAX_AT_ONCE};
 use super::docker::read_docker_archive;
 use super::host::Skeleton;
 use super::layout::read_layout;
-use super::publish::{Dependence, LayerName, StorePaths, layer_names, make_private};
+use super::publish::{Dependence, LayerName, StoreHold, StorePaths, layer_names, make_private};
 use super::tar::TarReader;
 use super::unpack::{LowerLayers, UnpackError, UnpackLimits, Unpacked, unpack_layer_over};
 use super::{
@@ -45,7 +46,7 @@ pub struct ImageStore {
     pub(super) paths: StorePaths,
     host_root: PathBuf,
     pub(super) platform: HostPlatform,
-    limits: UnpackLimits,
+    pub(super) limits: UnpackLimits,
 }
 
 impl ImageStore {
@@ -172,6 +173,16 @@ impl ImageStore {
         }
     }
 
+    /// Keeps others from taking anything away, from before something is brought in until what uses it can be seen.
+    pub fn hold(&self) -> Result<StoreHold, ImageError> {
+        self.paths.hold()
+    }
+
+    /// The store for the caller alone, to take things away. Errors: [`ImageError::StoreBusy`] where anybody holds it.
+    pub fn hold_alone(&self) -> Result<StoreHold, ImageError> {
+        self.paths.hold_alone()
+    }
+
     /// The unpacked layers that the store holds.
     pub fn layers(&self) -> Result<LayerCache, ImageError> {
         LayerCache::read(&self.paths)
@@ -258,7 +269,7 @@ pub(super) fn names_of(image: &ResolvedImage) -> Vec<Option<LayerName>> {
 }
 
 /// One pass over the blob: hash it, inflate, hash again, unpack.
-fn unpack_blob(
+pub(super) fn unpack_blob(
     (layer, source): (&ImageLayer, &dyn LayerBlobs),
     folder: &Path,
     (limits, lower): (UnpackLimits, &dyn LowerLayers),

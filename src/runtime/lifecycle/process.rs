@@ -1,7 +1,6 @@
 //! Processes, their terminals and descriptors, as the commands hand them over.
 
 use std::fs;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -23,18 +22,26 @@ pub fn started_at(pid: i32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// Where a terminal's other end goes: a socket that somebody listens on.
-#[derive(Clone, Debug)]
-pub struct ConsoleSocket(pub PathBuf);
+/// Where a terminal's other end goes.
+#[derive(Debug)]
+pub enum ConsoleSocket {
+    /// To a socket that somebody listens on.
+    At(PathBuf),
+    /// Through a connection of the caller's, if the process has a terminal.
+    Connected(OwnedFd),
+}
 
 impl ConsoleSocket {
     pub fn send(&self, terminal: &OwnedFd) -> Result<(), LifecycleError> {
-        let failed = LifecycleError::system(format!("send the terminal to `{}`", self.0.display()));
-        let send = || -> io::Result<()> {
-            let socket = UnixStream::connect(&self.0)?;
-            Ok(send_descriptors(socket.as_fd(), b"/dev/ptmx", &[terminal.as_fd()])?)
-        };
-        send().map_err(failed)
+        let send = |socket: BorrowedFd<'_>| send_descriptors(socket, b"/dev/ptmx", &[terminal.as_fd()]);
+        match self {
+            Self::At(path) => UnixStream::connect(path)
+                .and_then(|socket| Ok(send(socket.as_fd())?))
+                .map_err(LifecycleError::system(format!("send the terminal to `{}`", path.display()))),
+            Self::Connected(socket) => {
+                send(socket.as_fd()).map_err(|errno| LifecycleError::system("hand the terminal over")(errno.into()))
+            }
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Links, addresses, NAT and names.
 //!
 //! - `links`, `link`: bridges and veth pairs; `endpoint`: a container's side of them; `route`, `mac`, `sysctl`.
+//! - `device`: devices of the host that move into a container.
 //! - `nat`: which port of the host leads where, as a pure table; `nft`: that table on the kernel, as one transaction.
 //! - `conntrack`: flows that must be forgotten when a port moves.
 //! - `netlink`: the transport under all of them.
 
 mod conntrack;
+mod device;
 mod endpoint;
 mod link;
 mod links;
@@ -16,6 +18,7 @@ mod nft;
 mod route;
 mod sysctl;
 
+pub use device::{DeviceError, move_device};
 pub use endpoint::{
     DefaultRoute, EndpointConfig, EndpointDifference, EndpointError, ObservedEndpoint, configure_endpoint,
     endpoint_differences, in_netns, loopback_up, observe_endpoint,

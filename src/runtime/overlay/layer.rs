@@ -68,6 +68,14 @@ impl OverlayLayer {
         self
     }
 
+    /// Where the layer keeps `path`; `None` for a tree in memory.
+    pub(super) fn place(&self, path: &Path) -> Option<PathBuf> {
+        match &self.tree {
+            Tree::Folder(root) => Some(root.join(path)),
+            Tree::Memory(_) => None,
+        }
+    }
+
     /// What the layer has at `path`, relative to its root and without `..`. Links are not followed: where a folder
     /// above `path` is something else in this layer, there is nothing.
     pub(super) fn find(&self, path: &Path) -> Result<Found, OverlayError> {
@@ -222,7 +230,7 @@ fn absent_is_none<T>(path: &Path, result: io::Result<T>) -> Result<Option<T>, Ov
     }
 }
 
-fn read_error(path: &Path) -> impl FnOnce(io::Error) -> OverlayError + Copy {
+pub(super) fn read_error(path: &Path) -> impl FnOnce(io::Error) -> OverlayError + Copy {
     move |source| OverlayError::Read { path: path.to_owned(), source }
 }
 

@@ -3,11 +3,13 @@
 //! Both follow the kernel's rules (kernel documentation, `filesystems/overlayfs.rst`); a test mounts random layers and
 //! holds one against the other. Copy-up is left to the kernel.
 
+mod compare;
 mod entry;
 mod layer;
 mod mount;
 mod view;
 
+pub use compare::{TreeAspect, TreeDifference, TreeSize, layer_differences};
 pub use entry::{OverlayEntry, OverlayEntryKind};
 pub use layer::{MemoryTree, OverlayLayer, WhiteoutForm};
 pub use mount::{OverlayMount, OverlayPlan, OverlayStep, OverlayStopped, OverlaySupport};

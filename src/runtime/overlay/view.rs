@@ -51,6 +51,11 @@ impl OverlayFs {
         Ok(Some(entries))
     }
 
+    /// Where an entry that was found at `path` lies; `None` in a tree in memory.
+    pub(super) fn place(&self, path: &Path, entry: &OverlayEntry) -> Option<PathBuf> {
+        self.layers.get(entry.layer)?.place(path)
+    }
+
     fn merged(&self, path: &Path) -> Result<Option<Merged>, OverlayError> {
         let all: Vec<usize> = (0..self.layers.len()).collect();
         let mut walked = PathBuf::new();

@@ -70,7 +70,7 @@ impl SeccompAction {
     }
 
     /// Reads `SCMP_ACT_…` with the number that goes with it; `None` for a name that does not exist.
-    pub(super) fn from_name(name: &str, number: u16) -> Option<Self> {
+    pub fn from_name(name: &str, number: u16) -> Option<Self> {
         Some(match name {
             "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Self::KillThread,
             "SCMP_ACT_KILL_PROCESS" => Self::KillProcess,
@@ -89,6 +89,21 @@ impl SeccompAction {
         SCMP_ACT_KILL_THREAD, SCMP_ACT_LOG, SCMP_ACT_NOTIFY, SCMP_ACT_TRACE, SCMP_ACT_TRAP";
 }
 
+impl std::fmt::Display for SeccompAction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::KillProcess => f.write_str("kill the process"),
+            Self::KillThread => f.write_str("kill the thread"),
+            Self::Trap(_) => f.write_str("trap (SIGSYS)"),
+            Self::Errno(errno) => write!(f, "errno {errno} ({:?})", nix::errno::Errno::from_raw(i32::from(*errno))),
+            Self::UserNotify => f.write_str("ask the supervisor"),
+            Self::Trace(_) => f.write_str("ask the tracer"),
+            Self::Log => f.write_str("allow and log"),
+            Self::Allow => f.write_str("allow"),
+        }
+    }
+}
+
 /// `SECCOMP_FILTER_FLAG_*`, or-ed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct SeccompFlags(pub u32);
@@ -102,6 +117,8 @@ impl SeccompFlags {
     pub const SPEC_ALLOW: u32 = 1 << 2;
     /// Installing gives a descriptor for [`SeccompAction::UserNotify`].
     pub const NEW_LISTENER: u32 = 1 << 3;
+    /// Failing to reach a thread is ESRCH, and not the number of the thread.
+    pub const TSYNC_ESRCH: u32 = 1 << 4;
     /// A notified process waits so that only fatal signals interrupt it.
     pub const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 

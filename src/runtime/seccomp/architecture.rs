@@ -2,6 +2,8 @@
 
 use syscalls::{aarch64, x86, x86_64};
 
+mod x32;
+
 /// `AUDIT_ARCH_*` (linux/audit.h): the ELF machine, with bit 31 for 64 bits and bit 30 for little endian.
 pub mod audit_arch {
     pub const X86_64: u32 = 0xc000_003e;
@@ -20,6 +22,8 @@ pub enum Architecture {
     X86_64,
     /// 32-bit programs on x86_64.
     X86,
+    /// Programs on x86_64 with 64-bit registers and 32-bit addresses; its numbers carry a bit of their own.
+    X32,
     Aarch64,
 }
 
@@ -50,7 +54,7 @@ const NAMES: [&str; 22] = [
 ];
 
 impl Architecture {
-    const ALL: [Self; 3] = [Self::X86_64, Self::X86, Self::Aarch64];
+    const ALL: [Self; 4] = [Self::X86_64, Self::X86, Self::X32, Self::Aarch64];
 
     /// What this program was built for; `None` where its calls are not known.
     pub const fn native() -> Option<Self> {
@@ -66,8 +70,24 @@ impl Architecture {
         match self {
             Self::X86_64 => "SCMP_ARCH_X86_64",
             Self::X86 => "SCMP_ARCH_X86",
+            Self::X32 => "SCMP_ARCH_X32",
             Self::Aarch64 => "SCMP_ARCH_AARCH64",
         }
+    }
+
+    /// The name that people use, as `uname -m` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::X86 => "x86",
+            Self::X32 => "x32",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+
+    /// By [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.name() == name)
     }
 
     /// The name in `includes` and `excludes` of a profile.
@@ -75,6 +95,7 @@ impl Architecture {
         match self {
             Self::X86_64 => "amd64",
             Self::X86 => "x86",
+            Self::X32 => "x32",
             Self::Aarch64 => "arm64",
         }
     }
@@ -82,7 +103,7 @@ impl Architecture {
     /// `AUDIT_ARCH_*`, what a filter sees.
     pub fn audit(self) -> u32 {
         match self {
-            Self::X86_64 => audit_arch::X86_64,
+            Self::X86_64 | Self::X32 => audit_arch::X86_64,
             Self::X86 => audit_arch::I386,
             Self::Aarch64 => audit_arch::AARCH64,
         }
@@ -107,6 +128,7 @@ impl Architecture {
         match self {
             Self::X86_64 => x86_64::Sysno::iter().map(|call| (call.id().cast_unsigned(), call.name())).collect(),
             Self::X86 => x86::Sysno::iter().map(|call| (call.id().cast_unsigned(), call.name())).collect(),
+            Self::X32 => x32::calls(),
             Self::Aarch64 => aarch64::Sysno::iter().map(|call| (call.id().cast_unsigned(), call.name())).collect(),
         }
     }
@@ -114,11 +136,21 @@ impl Architecture {
     /// The number of the call `name`.
     pub fn number(self, name: &str) -> Option<u32> {
         let id = match self {
+            Self::X32 => return x32::number(name),
             Self::X86_64 => name.parse::<x86_64::Sysno>().ok()?.id(),
             Self::X86 => name.parse::<x86::Sysno>().ok()?.id(),
             Self::Aarch64 => name.parse::<aarch64::Sysno>().ok()?.id(),
         };
         u32::try_from(id).ok()
+    }
+
+    /// Whose call `nr` under `arch` (`AUDIT_ARCH_*`) is, and its name if it has one.
+    pub fn call(arch: u32, nr: u32) -> (Option<Self>, Option<&'static str>) {
+        let is_meant = |one: &Self| one.audit() == arch && (*one == Self::X32) == (nr >= X32_BIT);
+        let one =
+            Self::ALL.into_iter().find(|one| one.audit() == arch && (arch != audit_arch::X86_64 || is_meant(one)));
+        let name = one.and_then(|one| one.calls().into_iter().find(|(number, _)| *number == nr).map(|(_, name)| name));
+        (one, name)
     }
 
     /// Some known architecture has a call of this name.

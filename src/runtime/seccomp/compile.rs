@@ -1,12 +1,13 @@
 //! The OCI form to BPF: which architecture, which call, which arguments.
 //!
 //! A program starts with the architecture, as numbers mean nothing without it, goes on to a balanced search over the
-//! numbers (runs of calls with one answer are one leaf), and compares arguments where a rule has conditions.
+//! numbers (runs of calls with one answer are one leaf; those that programs make most are near the root), and compares
+//! arguments where a rule has conditions.
 //!
 //! What the profile does not say is decided for safety:
 //! - An architecture that the profile does not list, or whose calls are not known here, kills the process: its numbers
 //!   mean other calls, so no rule can be applied. The native one is always listed.
-//! - Calls of the x32 convention fail with ENOSYS, as on a kernel without it, whether listed or not.
+//! - Calls of the x32 convention fail with ENOSYS, as on a kernel without it, unless the profile lists it.
 //! - With a default of ERRNO, numbers beyond every call known here fail with ENOSYS: programs then do without a new call,
 //!   where EPERM would make them fail.
 //!
@@ -25,6 +26,29 @@ use super::{
 
 const ENOSYS: u16 = 38;
 const EPERM: u16 = 1;
+
+/// What busy programs call most. The kernel remembers which numbers a filter always allows and does not run it for those
+/// (`seccomp_cache_check_allow`, Linux 5.11 with its option set); elsewhere each comparison on their way counts.
+const HOTTEST: [&str; 16] = [
+    "read",
+    "write",
+    "futex",
+    "epoll_wait",
+    "epoll_pwait",
+    "recvfrom",
+    "sendto",
+    "recvmsg",
+    "sendmsg",
+    "readv",
+    "writev",
+    "poll",
+    "ppoll",
+    "clock_nanosleep",
+    "pread64",
+    "pwrite64",
+];
+/// How much more one of them counts than another call's leaf.
+const HOT_WEIGHT: u32 = 8;
 
 /// Why a profile cannot be compiled. `at` is where in the document, such as `syscalls[3].args[0].index`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +101,14 @@ enum Verdict {
     Rules(Vec<usize>),
 }
 
+/// The calls from one number up to the next leaf's, which have one verdict.
+#[derive(Debug)]
+struct Leaf {
+    first: u32,
+    verdict: Verdict,
+    weight: u32,
+}
+
 /// Compiles `seccomp` for this machine.
 pub fn compile(seccomp: &LinuxSeccomp) -> Result<Compiled, SeccompError> {
     let native = Architecture::native().ok_or(SeccompError::NativeUnknown)?;
@@ -92,14 +124,22 @@ pub(super) fn compile_for(seccomp: &LinuxSeccomp, native: Architecture) -> Resul
     let (rules, by_name) = checked_rules(seccomp)?;
     if default == SeccompAction::UserNotify || rules.iter().any(|rule| rule.action == SeccompAction::UserNotify) {
         flags.0 |= SeccompFlags::NEW_LISTENER;
+        if flags.0 & SeccompFlags::TSYNC != 0 {
+            // Otherwise one result would have to be both a descriptor and a thread.
+            flags.0 |= SeccompFlags::TSYNC_ESRCH;
+        }
+    } else {
+        // Without a listener there is nothing to wait for, and the kernel refuses it.
+        flags.0 &= !SeccompFlags::WAIT_KILLABLE_RECV;
     }
 
     let mut program = Assembler::default();
     let mut next = program.answer(SeccompAction::KillProcess);
     // Written from the end: the native architecture comes first in the program.
-    for architecture in architectures.iter().rev() {
-        let section = Section { architecture: *architecture, default, rules: &rules };
-        let search = section.write(&mut program, &section.verdicts(&by_name));
+    for architecture in architectures.iter().rev().filter(|one| **one != Architecture::X32) {
+        let has_x32 = architectures.contains(&Architecture::X32);
+        let section = Section { architecture: *architecture, has_x32, default, rules: &rules };
+        let search = section.write(&mut program, &section.leaves(&by_name));
         // The search loads the number; the test for the architecture stands before it.
         next = program.branch((JumpTest::Equal, architecture.audit()), search, next);
     }
@@ -117,6 +157,8 @@ pub(super) fn compile_for(seccomp: &LinuxSeccomp, native: Architecture) -> Resul
 /// The part of a program for one architecture.
 struct Section<'a> {
     architecture: Architecture,
+    /// The rules hold for calls of the x32 convention too, which share the number's word with those of x86_64.
+    has_x32: bool,
     default: SeccompAction,
     rules: &'a [Rule],
 }
@@ -131,21 +173,26 @@ impl Section<'_> {
                 changes.push((number, verdict));
             }
         };
-        let mut expected = 0;
-        for (number, name) in self.architecture.calls() {
-            if number != expected {
-                change(expected, default.clone());
-            }
-            expected = number + 1;
-            change(number, by_name.get(name).map_or(default.clone(), |indices| self.verdict(indices)));
-        }
         let beyond = match self.default {
             SeccompAction::Errno(_) => Verdict::Action(SeccompAction::Errno(ENOSYS)),
-            _ => default,
+            _ => default.clone(),
         };
-        change(expected, beyond);
-        if self.architecture == Architecture::X86_64 {
-            change(X32_BIT, Verdict::Action(SeccompAction::Errno(ENOSYS)));
+        let mut cover = |architecture: Architecture, first: u32| {
+            let mut expected = first;
+            for (number, name) in architecture.calls() {
+                if number != expected {
+                    change(expected, default.clone());
+                }
+                expected = number + 1;
+                change(number, by_name.get(name).map_or(default.clone(), |indices| self.verdict(indices)));
+            }
+            change(expected, beyond.clone());
+        };
+        cover(self.architecture, 0);
+        match self.architecture {
+            Architecture::X86_64 if self.has_x32 => cover(Architecture::X32, X32_BIT),
+            Architecture::X86_64 => change(X32_BIT, Verdict::Action(SeccompAction::Errno(ENOSYS))),
+            _ => {}
         }
         changes
     }
@@ -160,24 +207,35 @@ impl Section<'_> {
         Verdict::Rules(indices[..always.map_or(indices.len(), |at| at + 1)].to_vec())
     }
 
-    /// Writes the search over `verdicts`; gives where it starts.
-    fn write(&self, program: &mut Assembler, verdicts: &[(u32, Verdict)]) -> Label {
-        let start = self.search(program, verdicts);
+    /// The verdicts with how often each is likely to be asked for.
+    fn leaves(&self, by_name: &ByName<'_>) -> Vec<Leaf> {
+        let mut leaves: Vec<Leaf> =
+            self.verdicts(by_name).into_iter().map(|(first, verdict)| Leaf { first, verdict, weight: 1 }).collect();
+        for number in HOTTEST.iter().filter_map(|name| self.architecture.number(name)) {
+            let after = leaves.partition_point(|leaf| leaf.first <= number);
+            leaves[after - 1].weight += HOT_WEIGHT;
+        }
+        leaves
+    }
+
+    /// Writes the search over `leaves`; gives where it starts.
+    fn write(&self, program: &mut Assembler, leaves: &[Leaf]) -> Label {
+        let start = self.search(program, leaves);
         program.go(start);
         program.load(seccomp_offsets::NR)
     }
 
-    fn search(&self, program: &mut Assembler, verdicts: &[(u32, Verdict)]) -> Label {
-        if let [(_, verdict)] = verdicts {
-            return match verdict {
+    fn search(&self, program: &mut Assembler, leaves: &[Leaf]) -> Label {
+        if let [leaf] = leaves {
+            return match &leaf.verdict {
                 Verdict::Action(action) => program.answer(*action),
                 Verdict::Rules(indices) => self.arguments(program, indices),
             };
         }
-        let (low, high) = verdicts.split_at(verdicts.len() / 2);
+        let (low, high) = leaves.split_at(middle(leaves));
         let above = self.search(program, high);
         let below = self.search(program, low);
-        program.branch((JumpTest::GreaterOrEqual, high[0].0), above, below)
+        program.branch((JumpTest::GreaterOrEqual, high[0].first), above, below)
     }
 
     /// Tries the rules `indices` one after the other.
@@ -219,6 +277,17 @@ impl Section<'_> {
             false => value,
         }
     }
+}
+
+/// Where both sides weigh most alike; at least one leaf is on each.
+fn middle(leaves: &[Leaf]) -> usize {
+    let total: u32 = leaves.iter().map(|leaf| leaf.weight).sum();
+    let mut left = 0;
+    let unevenness = leaves[..leaves.len() - 1].iter().enumerate().map(|(at, leaf)| {
+        left += leaf.weight;
+        (total.abs_diff(2 * left), at + 1)
+    });
+    unevenness.min().map_or(1, |(_, at)| at)
 }
 
 fn halves(value: u64) -> (u32, u32) {
@@ -290,8 +359,8 @@ fn checked_architectures(
         }
         match Architecture::from_scmp_name(name) {
             Some(one) if known.contains(&one) => {}
-            // An x86_64 kernel runs x86 programs; no machine runs those of aarch64 beside x86_64.
-            Some(Architecture::X86) if native == Architecture::X86_64 => known.push(Architecture::X86),
+            // An x86_64 kernel runs x86 and x32 programs; no machine runs those of aarch64 beside x86_64.
+            Some(one @ (Architecture::X86 | Architecture::X32)) if native == Architecture::X86_64 => known.push(one),
             _ => unsupported.push(name.clone()),
         }
     }

@@ -1,21 +1,15 @@
-//! Profiles as people write them: docker's JSON form, with conditions; and the project's own default.
+//! Profiles as people write them: docker's JSON form, with conditions, and the same keys in TOML; and the project's own
+//! default.
 
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer};
 
+use super::conditions::{self, Circumstances, Conditions, kernel_version};
 use super::{Architecture, LinuxSeccomp, SeccompArgument, SeccompSyscall};
 
 /// Longest profile read; docker's has 20 KiB.
 const PROFILE_LIMIT: usize = 4 * 1024 * 1024;
-
-const DEFAULT: &str = include_str!("default.json");
-
-/// Names of architectures in conditions (Go's, as docker's profile has them, and those of the sub-architectures).
-const CONDITION_ARCHITECTURES: [&str; 17] = [
-    "amd64", "x86", "x32", "386", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
-    "ppc64le", "ppc", "riscv64", "s390", "s390x",
-];
 
 /// Why a text is no profile.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +18,8 @@ pub enum ProfileError {
     TooLong { length: usize },
     #[error("`{at}` of the profile is not as it should be")]
     Json { at: String, source: serde_json::Error },
+    #[error("the profile is not as it should be")]
+    Toml(#[from] toml::de::Error),
     #[error("`{at}` of the profile is `{found}`; {expected}")]
     Value { at: String, found: String, expected: &'static str },
     #[error("the profile has both `architectures` and `archMap`; it can have only one")]
@@ -38,6 +34,9 @@ pub struct Profile {
     default_action: String,
     #[serde(default)]
     default_errno_ret: Option<u32>,
+    /// podman's profile has the name beside the number, or in its place.
+    #[serde(default)]
+    default_errno: Option<String>,
     #[serde(default)]
     architectures: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
@@ -49,7 +48,7 @@ pub struct Profile {
     #[serde(default)]
     listener_metadata: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
-    syscalls: Vec<ProfileSyscall>,
+    pub(super) syscalls: Vec<ProfileSyscall>,
 }
 
 /// What else runs on a machine of an architecture.
@@ -63,7 +62,7 @@ struct ArchitectureMapping {
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ProfileSyscall {
+pub(super) struct ProfileSyscall {
     /// The older form, of one name.
     #[serde(default)]
     name: Option<String>,
@@ -72,51 +71,59 @@ struct ProfileSyscall {
     action: String,
     #[serde(default)]
     errno_ret: Option<u32>,
+    #[serde(default)]
+    errno: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
-    args: Vec<SeccompArgument>,
+    pub(super) args: Vec<SeccompArgument>,
     /// For people.
     #[serde(default)]
     comment: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
-    includes: Conditions,
+    pub(super) includes: Conditions,
     #[serde(default, deserialize_with = "or_default")]
-    excludes: Conditions,
-}
-
-/// When a rule is there: `includes` wants all, `excludes` wants none.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Conditions {
-    #[serde(default, deserialize_with = "or_default")]
-    caps: Vec<String>,
-    #[serde(default, deserialize_with = "or_default")]
-    arches: Vec<String>,
-    /// `"4.8"`
-    #[serde(default)]
-    min_kernel: Option<String>,
+    pub(super) excludes: Conditions,
 }
 
 /// `null` as the key not being there; docker's own tools write it.
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(input: D) -> Result<T, D::Error> {
+pub(super) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(input: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(input)?.unwrap_or_default())
 }
 
 impl Profile {
-    /// Reads a profile. Names of actions and calls are checked by the compiler, as they are in a `config.json`.
-    pub fn parse(json: &str) -> Result<Self, ProfileError> {
-        if json.len() > PROFILE_LIMIT {
-            return Err(ProfileError::TooLong { length: json.len() });
+    /// Reads a profile in JSON, which begins with a brace, or in TOML, which cannot. Names of actions and calls are checked
+    /// by the compiler, as they are in a `config.json`.
+    pub fn parse(text: &str) -> Result<Self, ProfileError> {
+        if text.len() > PROFILE_LIMIT {
+            return Err(ProfileError::TooLong { length: text.len() });
         }
-        let profile: Self =
-            serde_json::from_str(json).map_err(|source| ProfileError::Json { at: place_of_fault(json), source })?;
+        let mut profile: Self = match text.trim_start().starts_with('{') {
+            true => {
+                serde_json::from_str(text).map_err(|source| ProfileError::Json { at: place_of_fault(text), source })?
+            }
+            false => toml::from_str(text)?,
+        };
         profile.check()?;
+        profile.number_errors()?;
         Ok(profile)
     }
 
+    /// Puts the numbers of errors in the place of their names.
+    fn number_errors(&mut self) -> Result<(), ProfileError> {
+        merge_errno(&mut self.default_errno_ret, self.default_errno.take(), || "defaultErrno".into())?;
+        for (number, call) in self.syscalls.iter_mut().enumerate() {
+            merge_errno(&mut call.errno_ret, call.errno.take(), || format!("syscalls[{number}].errno"))?;
+        }
+        Ok(())
+    }
+
+    /// The text of [`default_profile`](Self::default_profile).
+    pub const DEFAULT_TEXT: &str = include_str!("default.json");
+
     /// The project's own profile; `docs/decisions/default-seccomp-profile.md` says what it allows and why. Read once.
     pub fn default_profile() -> &'static Self {
-        static PARSED: LazyLock<Profile> =
-            LazyLock::new(|| Profile::parse(DEFAULT).expect("the profile in the program is checked by its tests"));
+        static PARSED: LazyLock<Profile> = LazyLock::new(|| {
+            Profile::parse(Profile::DEFAULT_TEXT).expect("the profile in the program is checked by its tests")
+        });
         &PARSED
     }
 
@@ -135,7 +142,7 @@ impl Profile {
                 if let Some(cap) = conditions.caps.iter().find(|cap| !cap.starts_with("CAP_")) {
                     return value(&format!("{key}.caps"), cap, "a capability is written such as CAP_SYS_ADMIN");
                 }
-                let is_unknown = |arch: &&String| !CONDITION_ARCHITECTURES.contains(&arch.as_str());
+                let is_unknown = |arch: &&String| !conditions::ARCHITECTURES.contains(&arch.as_str());
                 if let Some(arch) = conditions.arches.iter().find(is_unknown) {
                     return value(&format!("{key}.arches"), arch, "an architecture is written such as amd64 or arm64");
                 }
@@ -151,8 +158,8 @@ impl Profile {
     /// conditions are decided and gone.
     pub fn to_oci(&self, caps: &[&str], kernel: (u32, u32)) -> LinuxSeccomp {
         let native = Architecture::native();
-        let host = Host { caps, kernel, architecture: native.map_or("", Architecture::go_name) };
-        let syscalls = self.syscalls.iter().filter(|call| host.has(&call.includes, &call.excludes));
+        let given = Circumstances { caps, kernel };
+        let syscalls = self.syscalls.iter().filter(|call| given.why_not(&call.includes, &call.excludes).is_none());
         LinuxSeccomp {
             default_action: self.default_action.clone(),
             default_errno_ret: self.default_errno_ret,
@@ -175,37 +182,30 @@ impl Profile {
 }
 
 impl ProfileSyscall {
+    pub(super) fn is_about(&self, call: &str) -> bool {
+        self.name.iter().chain(&self.names).any(|name| name == call)
+    }
+
     fn without_conditions(&self) -> SeccompSyscall {
         let names = self.name.iter().chain(&self.names).cloned().collect();
         SeccompSyscall { names, action: self.action.clone(), errno_ret: self.errno_ret, args: self.args.clone() }
     }
 }
 
-/// What conditions are decided by.
-struct Host<'a> {
-    caps: &'a [&'a str],
-    kernel: (u32, u32),
-    architecture: &'a str,
-}
-
-impl Host<'_> {
-    fn has(&self, includes: &Conditions, excludes: &Conditions) -> bool {
-        let is_here = |arch: &String| arch == self.architecture;
-        let has_cap = |cap: &String| self.caps.contains(&cap.as_str());
-        let reaches = |version: &String| kernel_version(version).is_some_and(|least| self.kernel >= least);
-        let included = (includes.arches.is_empty() || includes.arches.iter().any(is_here))
-            && includes.caps.iter().all(has_cap)
-            && includes.min_kernel.as_ref().is_none_or(reaches);
-        let excluded = excludes.arches.iter().any(is_here)
-            || excludes.caps.iter().any(has_cap)
-            || excludes.min_kernel.as_ref().is_some_and(reaches);
-        included && !excluded
+/// Writes the number of the error `name` into `number`, which must not say otherwise.
+fn merge_errno(number: &mut Option<u32>, name: Option<String>, at: impl Fn() -> String) -> Result<(), ProfileError> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(()) };
+    let wrong = |expected| Err(ProfileError::Value { at: at(), found: name.clone(), expected });
+    // The names are those that the kernel's headers have; every one is below 256.
+    let known = (1..256).find(|raw| format!("{:?}", nix::errno::Errno::from_raw(*raw)) == name);
+    match (known.and_then(|raw| u32::try_from(raw).ok()), *number) {
+        (None, _) => wrong("an error is written such as EPERM"),
+        (Some(named), Some(numbered)) if named != numbered => wrong("the number beside it is another error's"),
+        (named, _) => {
+            *number = named;
+            Ok(())
+        }
     }
-}
-
-fn kernel_version(text: &str) -> Option<(u32, u32)> {
-    let (major, minor) = text.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Where in a faulty profile the fault is, as far as it can be told: `syscalls[3].args[0]`, `syscalls[3]`, or the whole.
@@ -250,6 +250,42 @@ mod tests {
         assert_eq!(names(&profile.to_oci(&[], (4, 8))), ["read", "clone3", "ptrace"]);
         assert_eq!(names(&profile.to_oci(&["CAP_SYS_ADMIN"], (4, 7))), ["read"]);
         assert_eq!(names(&profile.to_oci(&["CAP_SYS_ADMIN", "CAP_BPF"], (5, 0))), ["read", "bpf", "ptrace"]);
+    }
+
+    #[test]
+    fn toml_says_the_same_as_json() {
+        let json = r#"{ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "archMap": [
+            { "architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"] }], "syscalls": [
+            { "names": ["read", "write"], "action": "SCMP_ACT_ALLOW" },
+            { "names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 97,
+              "args": [{ "index": 0, "value": 38, "op": "SCMP_CMP_EQ" }], "excludes": { "caps": ["CAP_NET_ADMIN"] } }] }"#;
+        let toml = r#"
+            # Few calls.
+            defaultAction = "SCMP_ACT_ERRNO"
+            defaultErrno = "ENOSYS"
+            archMap = [{ architecture = "SCMP_ARCH_X86_64", subArchitectures = ["SCMP_ARCH_X86"] }]
+
+            [[syscalls]]
+            names = ["read", "write"]
+            action = "SCMP_ACT_ALLOW"
+
+            [[syscalls]]
+            names = ["socket"]
+            action = "SCMP_ACT_ERRNO"
+            errno = "EAFNOSUPPORT"
+            args = [{ index = 0, value = 38, op = "SCMP_CMP_EQ" }]
+            excludes = { caps = ["CAP_NET_ADMIN"] }
+        "#;
+        assert_eq!(Profile::parse(toml).unwrap(), Profile::parse(json).unwrap());
+        assert!(matches!(Profile::parse("defaultAction = 1"), Err(ProfileError::Toml(_))));
+        for (errno, expected) in
+            [(r#""EOOPS""#, "an error is written"), (r#""EPERM", "errnoRet": 2"#, "the number beside")]
+        {
+            let call = format!(r#"{{ "names": ["read"], "action": "SCMP_ACT_ERRNO", "errno": {errno} }}"#);
+            let json = format!(r#"{{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{call}] }}"#);
+            let text = Profile::parse(&json).unwrap_err().to_string();
+            assert!(text.starts_with("`syscalls[0].errno` of the profile is `E") && text.contains(expected), "{text}");
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(super) const HOSTS: &str = "hosts";
 pub(super) const RESOLV_CONF: &str = "resolv.conf";
 pub(super) const HOSTNAME: &str = "hostname";
 pub(super) const SECRETS: &str = "secrets";
+pub(super) const FILES: &str = "files";
 
 /// The monitor's part of a bundle.
 pub(super) fn monitor_spec(desired: &DesiredContainer, found: &Found) -> MonitorSpec {
@@ -57,6 +58,7 @@ pub(super) fn monitor_spec(desired: &DesiredContainer, found: &Found) -> Monitor
         log: desired.live.log,
         stop_signal: desired.spec.stop_signal,
         stop_timeout_ms: desired.live.stop_timeout_ms,
+        epoch: String::new(),
     }
 }
 
@@ -147,11 +149,19 @@ fn mounts(spec: &ContainerSpec, found: &Found) -> Vec<OciMount> {
     for (file, target) in [(HOSTS, "/etc/hosts"), (RESOLV_CONF, "/etc/resolv.conf"), (HOSTNAME, "/etc/hostname")] {
         mounts.push(bind(&found.bundle.join(file), target, &["bind", "ro", "nosuid", "nodev", "noexec"]));
     }
-    for (index, secret) in spec.secrets.iter().enumerate() {
-        let file = found.bundle.join(SECRETS).join(index.to_string());
-        mounts.push(bind(&file, &secret.target, &["bind", "ro", "nosuid", "nodev", "noexec"]));
+    for (target, copy) in copies(spec) {
+        mounts.push(bind(&found.bundle.join(copy), target, &["bind", "ro", "nosuid", "nodev", "noexec"]));
     }
     mounts
+}
+
+/// Where each file and secret of a container is seen, and the copy in its bundle that is seen there.
+pub(super) fn copies(spec: &ContainerSpec) -> impl Iterator<Item = (&str, PathBuf)> {
+    let files = spec.files.iter().map(|file| file.target.as_str()).enumerate();
+    let secrets = spec.secrets.iter().map(|secret| secret.target.as_str()).enumerate();
+    let below =
+        |folder: &'static str| move |(index, target): (usize, _)| (target, Path::new(folder).join(index.to_string()));
+    files.map(below(FILES)).chain(secrets.map(below(SECRETS)))
 }
 
 fn chosen_mount(mount: &MountUse) -> OciMount {

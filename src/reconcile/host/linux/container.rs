@@ -3,16 +3,17 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::bundle::{self, Found};
+use super::copies::{rewrite_copies, write_copies};
 use super::{LinuxHost, unless};
 use crate::model::UserSpec;
 use crate::monitor::client::{self, Launcher};
 use crate::monitor::spec::{CONFIG_FILE, MonitorSpec};
-use crate::plan::{ContainerSpec, DesiredContainer, Kind, SecretSpec};
+use crate::plan::{ContainerSpec, DesiredContainer, Kind, digest_of};
 use crate::reconcile::actual::StoredContainer;
 use crate::reconcile::changes::hosts_text;
 use crate::reconcile::host::{Doing, HostError};
@@ -95,12 +96,7 @@ impl LinuxHost {
         write_file(&folder.join(bundle::HOSTS), hosts_text(&desired.live.hosts).as_bytes(), 0o644)?;
         write_file(&folder.join(bundle::RESOLV_CONF), self.resolv_conf().as_bytes(), 0o644)?;
         write_file(&folder.join(bundle::HOSTNAME), format!("{}\n", spec.hostname).as_bytes(), 0o644)?;
-        if !spec.secrets.is_empty() {
-            make_private_folder(&folder.join(bundle::SECRETS))?;
-        }
-        for (index, secret) in spec.secrets.iter().enumerate() {
-            write_secret(secret, &folder.join(bundle::SECRETS).join(index.to_string()))?;
-        }
+        write_copies(spec, folder)?;
         write_json(&folder.join(STORED), &StoredContainer::from(desired))?;
         write_json(&folder.join(CONFIG_FILE), &bundle::oci_config(desired, found))?;
         bundle::monitor_spec(desired, found)
@@ -151,6 +147,9 @@ impl LinuxHost {
             spec.save(&bundle).doing(doing)?;
             client::reload(&bundle).doing(doing)?;
         }
+        rewrite_copies(&wanted.spec, &bundle, &adjust.contents)?;
+        let epoch = digest_of(&wanted.live.contents);
+        self.react(&instance, &adjust.reactions, &epoch).await?;
         // Last: until here another run sees what is still to do.
         write_json(&bundle.join(STORED), &StoredContainer::from(&wanted))
     }
@@ -250,11 +249,11 @@ fn make_writable_layer(folder: &Path) -> Result<(), HostError> {
     Ok(())
 }
 
-fn make_private_folder(path: &Path) -> Result<(), HostError> {
+pub(super) fn make_private_folder(path: &Path) -> Result<(), HostError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).doing(|| format!("make folder `{}`", path.display()))
 }
 
-fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), HostError> {
+pub(super) fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), HostError> {
     let write = || -> io::Result<()> {
         unless(fs::remove_file(path), |error| error.kind() == io::ErrorKind::NotFound)?;
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
@@ -276,14 +275,6 @@ fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), HostErr
     let bytes = serde_json::to_vec(value).doing(|| format!("write `{}`", path.display()))?;
     write_file(&new, &bytes, 0o600)?;
     fs::rename(&new, path).doing(|| format!("write `{}`", path.display()))
-}
-
-fn write_secret(secret: &SecretSpec, path: &Path) -> Result<(), HostError> {
-    let doing = || format!("read secret `{}`", secret.file.display());
-    let bytes = read_bounded(&secret.file).doing(doing)?;
-    write_file(path, &bytes, 0o600)?;
-    chown(path, Some(secret.uid), Some(secret.gid)).doing(doing)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(secret.mode)).doing(doing)
 }
 
 /// Reads a file that is not supposed to be large.

@@ -1,6 +1,13 @@
 //! Another process in a running container, under the same limits and with the same rights as its own.
 
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::LinuxHost;
 use super::container::read_bounded;
@@ -9,9 +16,10 @@ use crate::monitor::spec::{CONFIG_FILE, MonitorSpec};
 use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::container::user::{AccountFiles, UserText, resolve};
 use crate::runtime::container::{
-    Credentials, ExecProgram, ExecSpec, Executed, ProcessSettings, SeccompProgram, Stdio, TerminalSize, exec,
+    Credentials, ExecProgram, ExecSpec, Executed, ProcessSettings, SeccompProgram, Stdio, TerminalSize, exec, wait,
 };
 use crate::runtime::oci::OciConfig;
+use crate::runtime::sys::signal_process;
 
 /// What to run in a container.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +41,10 @@ pub struct ExecFailure {
     pub error: HostError,
 }
 
+/// Nobody waits longer for a command that tells a container of a change.
+const QUIET_WITHIN: Duration = Duration::from_secs(60);
+/// So much of what it says is kept, in bytes.
+const QUIET_KEPT: usize = 2048;
 /// The field's status for a failure of ours.
 const OUR_FAULT: i32 = 125;
 
@@ -47,6 +59,32 @@ impl LinuxHost {
                 source: source.into(),
             },
         })
+    }
+
+    /// Runs a command to its end, within [`QUIET_WITHIN`]. What it says is told only where it fails.
+    pub(super) fn execute_quietly(&self, instance: &str, wish: &ExecWish) -> Result<(), HostError> {
+        let line = wish.command.join(" ");
+        let doing = || format!("run `{line}` in `{instance}`");
+        let program = self.compile_exec(instance, wish)?;
+        let null = std::fs::OpenOptions::new().read(true).open("/dev/null").doing(doing)?;
+        let (output, sink) = pipe_with(PipeFlags::CLOEXEC).doing(doing)?;
+        let stdio = Stdio { stdin: null.as_fd(), stdout: sink.as_fd(), stderr: sink.as_fd() };
+        let executed = exec(&program, &stdio).doing(doing)?;
+        drop(sink);
+        let said = output_until_end(&output, executed.pidfd.as_fd()).doing(doing)?;
+        let Some(said) = said else {
+            let _ = signal_process(&executed.pidfd, libc::SIGKILL);
+            let _ = wait(executed.pidfd.as_fd());
+            return Err(HostError::Said(format!("`{line}` in `{instance}` did not end within {QUIET_WITHIN:?}")));
+        };
+        match wait(executed.pidfd.as_fd()).doing(doing)? {
+            0 => Ok(()),
+            code => {
+                let tail = String::from_utf8_lossy(&said).lines().map(str::to_string).collect();
+                let message = format!("`{line}` in `{instance}` ended with status {code}");
+                Err(HostError::Condition { message, tail })
+            }
+        }
     }
 
     fn compile_exec(&self, instance: &str, wish: &ExecWish) -> Result<ExecProgram, HostError> {
@@ -69,6 +107,40 @@ impl LinuxHost {
         }
         let spec = ExecSpec { init, process, cgroup_procs: spec.cgroup_procs, terminal: wish.terminal };
         ExecProgram::compile(&spec).doing(|| format!("run a process in `{instance}`"))
+    }
+}
+
+/// What a command says until it ends, the last of it. `None`: it did not end in time. A process that it left behind may
+/// hold the pipe open; nobody waits for that.
+fn output_until_end(output: &OwnedFd, pidfd: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
+    let deadline = Instant::now() + QUIET_WITHIN;
+    let mut said = Vec::new();
+    let mut buffer = [0; 4096];
+    let mut open = true;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let limit = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        let mut ends = vec![PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+        if open {
+            ends.push(PollFd::new(output, PollFlags::IN));
+        }
+        match poll(&mut ends, Some(&limit)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ended = !ends[0].revents().is_empty();
+        if ends.get(1).is_some_and(|end| !end.revents().is_empty()) {
+            let count = rustix::io::read(output, &mut buffer)?;
+            open = count > 0;
+            said.extend_from_slice(&buffer[..count]);
+            let surplus = said.len().saturating_sub(QUIET_KEPT);
+            said.drain(..surplus);
+        } else if ended {
+            return Ok(Some(said));
+        }
     }
 }
 

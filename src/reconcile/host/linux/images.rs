@@ -40,9 +40,11 @@ impl LinuxHost {
                 let digest = hex(&Sha256::digest(read_bounded(path).doing(doing)?));
                 resolved.profiles.insert(path.clone(), digest);
             }
-            for secret in &container.secrets {
-                let hash = self.hash_secret(&secret.file)?;
-                resolved.secrets.insert(secret.file.clone(), hash);
+            let secrets = container.secrets.iter().map(|secret| &secret.file);
+            for file in secrets.chain(container.files.iter().map(|file| &file.file)) {
+                if !resolved.contents.contains_key(file) {
+                    resolved.contents.insert(file.clone(), self.hash_content(file)?);
+                }
             }
         }
         Ok(resolved)
@@ -113,8 +115,9 @@ impl LinuxHost {
         Ok(Some(profile.to_oci(&names, kernel_version())))
     }
 
-    fn hash_secret(&self, file: &Path) -> Result<String, HostError> {
-        let doing = || format!("read secret `{}`", file.display());
+    /// What a file holds, hashed under this host's key.
+    pub(super) fn hash_content(&self, file: &Path) -> Result<String, HostError> {
+        let doing = || format!("read `{}`", file.display());
         let content = read_bounded(file).doing(doing)?;
         let key = self.secret_key().doing(|| "read the key that secrets are hashed under")?;
         // The key's length is fixed and it comes first, and the digest is cut: nobody can go on from it.

@@ -3,6 +3,7 @@
 mod bundle;
 mod cgroups;
 mod container;
+mod copies;
 mod exec;
 mod images;
 mod lock;
@@ -23,10 +24,12 @@ use tokio::sync::OnceCell;
 use super::{Doing, Host, HostError};
 use crate::model::{Condition, Limits, Name, Stack};
 use crate::monitor::client::Launcher;
+use crate::monitor::events::{Actor, EventLog, EventRecord};
 use crate::monitor::log::reader::{From, LogReader};
 use crate::plan::{DesiredNat, Resolved};
 use crate::reconcile::actual::{Actual, KernelLimits};
 use crate::reconcile::diff::HostFacts;
+use crate::reconcile::execute::Event;
 use crate::reconcile::step::{Action, LinksOf};
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::image::registry::{RegistryClient, RegistryOptions};
@@ -79,6 +82,8 @@ pub struct LinuxHost {
     referred: Arc<Mutex<BTreeMap<String, (Reference, LayerDigest)>>>,
     registries: Arc<RegistryClient>,
     renewal: Renewal,
+    actor: Actor,
+    events: EventLog,
     links: Arc<OnceCell<Links>>,
     launcher: Arc<OnceCell<Launcher>>,
     /// Links that wait to be deleted together, each with who waits for it.
@@ -102,6 +107,8 @@ impl LinuxHost {
             registries: Arc::new(RegistryClient::new(roots.registry.clone())),
             referred: Arc::default(),
             renewal: Renewal::AsWritten,
+            actor: Actor::Up,
+            events: EventLog::of(&roots.data, stack.as_str()),
             roots: Arc::new(roots),
             stack,
             hierarchies: Arc::new(hierarchies),
@@ -113,6 +120,26 @@ impl LinuxHost {
             nft: Arc::default(),
             sysctls: Sysctls::default(),
         })
+    }
+
+    /// Says in the event log who works.
+    pub fn with_actor(self, actor: Actor) -> Self {
+        LinuxHost { actor, ..self }
+    }
+
+    /// What was done to this stack.
+    pub fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    /// Keeps an event that is no step of a plan.
+    pub fn note(&self, resource: &str, verb: &str, why: &str) {
+        self.keep(&EventRecord::now(self.actor, resource, verb, why));
+    }
+
+    /// A full disk must not keep a stack from being put right.
+    fn keep(&self, record: &EventRecord) {
+        let _ = self.events.append(record);
     }
 
     /// Keeps other runs from this stack until the lock is dropped.
@@ -231,6 +258,19 @@ impl Host for LinuxHost {
             Action::AdjustContainer(adjust) => self.adjust_container(*adjust).await,
             Action::RemoveContainer { instance, links } => self.remove_container(&instance, links).await,
         }
+    }
+
+    fn record(&self, event: &Event<'_>) {
+        let (step, took, error) = match event {
+            Event::Started(_) | Event::Skipped(..) => return,
+            Event::Done(step, took) => (step, Some(took.as_millis() as u64), None),
+            Event::Failed(step, error) => (step, None, Some(error.chain())),
+        };
+        let mut record = EventRecord::now(self.actor, step.resource.to_string(), step.verb.to_string(), &step.why);
+        record.fields = step.changes.iter().map(|change| change.field.clone()).collect();
+        record.place = step.place.as_ref().map(ToString::to_string);
+        (record.took_ms, record.error) = (took, error);
+        self.keep(&record);
     }
 
     async fn reached(&self, instance: &str, condition: Condition) -> Result<(), HostError> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::bundle::HOSTS;
+use super::bundle::{HOSTS, copies};
 use super::cgroups::FoundCgroups;
 use super::container::{STORED, read_bounded};
 use super::network::v4_addresses;
@@ -140,10 +140,12 @@ impl LinuxHost {
             None => (None, KernelLimits::new()),
         };
         let found = read_status(&bundle).doing(|| format!("read the status of `{instance}`"))?;
+        let stored = read_stored(&bundle);
         Ok(ActualContainer {
+            contents: self.observe_contents(&bundle, stored.as_ref()),
             // A group that lost a part limits nobody in it.
             label: label.filter(|_| group.as_ref().is_some_and(|group| group.is_complete())),
-            stored: read_stored(&bundle),
+            stored,
             limits,
             phase: phase(&found),
             health: health(&found),
@@ -151,6 +153,18 @@ impl LinuxHost {
             hosts: read_bounded(&bundle.join(HOSTS)).ok().and_then(|bytes| String::from_utf8(bytes).ok()),
             run: facts(&found),
         })
+    }
+}
+
+impl LinuxHost {
+    /// Hashes of the copies that are live. One that cannot be read differs from every wish.
+    fn observe_contents(&self, bundle: &Path, stored: Option<&StoredContainer>) -> BTreeMap<String, String> {
+        let Some(stored) = stored.filter(|stored| !stored.live.contents.is_empty()) else { return BTreeMap::new() };
+        let live = |target: &str| stored.live.contents.iter().any(|content| content.target == target);
+        copies(&stored.spec)
+            .filter(|(target, _)| live(target))
+            .filter_map(|(target, copy)| Some((target.to_string(), self.hash_content(&bundle.join(copy)).ok()?)))
+            .collect()
     }
 }
 

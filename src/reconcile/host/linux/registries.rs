@@ -9,7 +9,7 @@ use super::LinuxHost;
 use crate::model::{ImageReference, Pull};
 use crate::reconcile::lockfile::ImageLock;
 use crate::runtime::image::registry::{RegistryBlobs, Silent, fetch};
-use crate::runtime::image::{ImageError, ImageOrigin, LayerDigest, Reference, ResolvedImage, StoredImage};
+use crate::runtime::image::{ImageError, ImageOrigin, LayerDigest, Reference, ResolvedImage, StoreHold, StoredImage};
 
 /// What is asked anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,11 @@ impl LinuxHost {
     /// The same host, with other images asked anew.
     pub fn with_renewal(self, renewal: Renewal) -> Self {
         Self { renewal, ..self }
+    }
+
+    /// Keeps `image prune` from what a run brings in, until the bundles of its containers name it.
+    pub fn hold_images(&self) -> Result<StoreHold, HostError> {
+        self.images.hold().doing(|| "use the image store")
     }
 
     /// Writes what the references of this run led to beside the stack file.

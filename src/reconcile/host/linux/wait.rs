@@ -20,6 +20,8 @@ use crate::runtime::sys::async_fd::readable;
 const HEALTHY_WITHIN: Duration = Duration::from_secs(600);
 /// Nobody waits longer for a container to complete.
 const COMPLETED_WITHIN: Duration = Duration::from_secs(6 * 3600);
+/// Beyond its time to stop, nobody waits longer for a process that is started again.
+const STARTED_WITHIN: Duration = Duration::from_secs(60);
 /// So many of a container's last lines explain why it did not come so far.
 const TAIL: usize = 10;
 
@@ -41,6 +43,46 @@ impl LinuxHost {
         match tokio::time::timeout(within, self.watch_status(instance, condition)).await {
             Ok(result) => result,
             Err(_) => Err(HostError::Said(format!("`{instance}` did not become {} in {within:?}", word(condition)))),
+        }
+    }
+
+    /// Does what has an instance's process started again, and waits until another one runs. `patience` is the time that
+    /// the one which runs now has to stop.
+    pub(super) async fn runs_anew(
+        &self,
+        instance: &str,
+        patience: Duration,
+        ask: impl FnOnce() -> Result<(), HostError>,
+    ) -> Result<(), HostError> {
+        let bundle = self.bundle(instance);
+        let doing = || format!("watch `{}`", bundle.display());
+        let changes = watch_folder(&bundle).doing(doing)?;
+        let before = status_in(&read_status(&bundle).doing(doing)?).and_then(Status::init);
+        ask()?;
+        let started = async {
+            loop {
+                let found = read_status(&bundle).doing(doing)?;
+                let Some(status) = status_in(&found) else {
+                    return Err(HostError::Said(format!("`{instance}` has no status any more")));
+                };
+                match (status.state, status.init()) {
+                    (State::Running, Some(init)) if Some(init) != before => return Ok(()),
+                    (State::Exited, _) => {
+                        let message = format!("`{instance}` was not started again: it ended {}", ending(status));
+                        return Err(HostError::Condition { message, tail: self.last_lines(instance, TAIL) });
+                    }
+                    _ => {}
+                }
+                let mut ready = changes.readable().await.doing(doing)?;
+                drain(changes.get_ref());
+                ready.clear_ready();
+            }
+        };
+        match tokio::time::timeout(patience + STARTED_WITHIN, started).await {
+            Ok(result) => result,
+            Err(_) => {
+                Err(HostError::Said(format!("`{instance}` was not started again in {:?}", patience + STARTED_WITHIN)))
+            }
         }
     }
 
@@ -75,6 +117,13 @@ fn drain(changes: &OwnedFd) {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut reader = inotify::Reader::new(changes, &mut buffer);
     while reader.next().is_ok() {}
+}
+
+fn status_in(found: &Found) -> Option<&Status> {
+    match found {
+        Found::Nothing => None,
+        Found::Watched(status) | Found::Ended(status) | Found::Abandoned(status) => Some(status),
+    }
 }
 
 fn answer(found: &Found, instance: &str, condition: Condition) -> Answer {
