@@ -1,70 +1,18 @@
 //! Ring 5: who can reach what. A neighbour on the host's network is another network namespace, joined to the sandbox's by
 //! a veth pair.
 
+#[path = "support/neighbour.rs"]
+mod neighbour;
 #[path = "support/sandbox.rs"]
 mod sandbox;
 #[path = "support/shop.rs"]
 mod shop;
 
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
-use sandbox::{Sandbox, outcome, until};
+use neighbour::{HOST, NEIGHBOUR, Neighbour};
+use sandbox::{Sandbox, until};
 use shop::{WAITS, answer, answers, ask, running, serves, serves_udp};
-
-/// The host's address on the network that it shares with the neighbour, and the neighbour's.
-const HOST: &str = "192.0.2.1";
-const NEIGHBOUR: &str = "192.0.2.2";
-
-/// A network namespace beside the sandbox's. Its link goes with it.
-struct Neighbour {
-    holder: Child,
-}
-
-impl Neighbour {
-    fn of(host: &Sandbox) -> Self {
-        let mut holder = Command::new("unshare")
-            .args(["--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep 3600"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("unshare (util-linux) is there and we are root");
-        let mut ready = [0; 6];
-        std::io::Read::read_exact(holder.stdout.as_mut().expect("it is piped"), &mut ready).expect("it is made");
-        let neighbour = Neighbour { holder };
-        host.sh(&format!(
-            "ip link add lan0 type veth peer name lan0 netns {} && ip addr add {HOST}/24 dev lan0 && ip link set lan0 up",
-            neighbour.holder.id()
-        ));
-        neighbour.sh(&format!("ip addr add {NEIGHBOUR}/24 dev lan0 && ip link set lan0 up"));
-        neighbour
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &self.holder.id().to_string(), "--net", "--", "sh", "-c", line]);
-        command.stdin(Stdio::null());
-        command
-    }
-
-    fn sh(&self, line: &str) -> String {
-        let outcome = outcome(self.command(line).output().expect("a shell"));
-        assert_eq!(outcome.code, 0, "{line}\n{}\n{}", outcome.stdout, outcome.stderr);
-        outcome.stdout
-    }
-
-    /// What a server answers the neighbour; nothing if it does not within a second.
-    fn ask(&self, address: &str, port: u16) -> Option<String> {
-        let text = self.sh(&format!("busybox nc -w 1 {address} {port} < /dev/null || true"));
-        Some(text.trim().to_string()).filter(|text| !text.is_empty())
-    }
-}
-
-impl Drop for Neighbour {
-    fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
-    }
-}
 
 /// One server whose port is for the host alone, one that is open to the network, one that publishes nothing.
 fn three_servers() -> Sandbox {

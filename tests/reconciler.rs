@@ -33,7 +33,7 @@ struct FakeHost {
 impl FakeHost {
     fn new(stack: &Name) -> Self {
         FakeHost {
-            world: RefCell::default(),
+            world: RefCell::new(Actual { ipv6: true, ..Actual::default() }),
             fuse: Cell::new(None),
             touched: RefCell::default(),
             stack: stack.clone(),
@@ -137,7 +137,8 @@ impl FakeHost {
             up: false,
             mtu: 1500,
             address: None,
-            local_routes: false,
+            address6: None,
+            switches: false,
         };
         self.step()?;
         self.world.borrow_mut().bridges.entry(name.into()).or_insert(unfinished);
@@ -147,9 +148,10 @@ impl FakeHost {
             Ok::<_, HostError>(())
         };
         set(&|bridge| bridge.address = Some(wanted.gateway))?;
+        set(&|bridge| bridge.address6 = wanted.gateway6)?;
         set(&|bridge| bridge.mtu = wanted.mtu)?;
         set(&|bridge| bridge.up = true)?;
-        set(&|bridge| bridge.local_routes = true)?;
+        set(&|bridge| bridge.switches = true)?;
         set(&|bridge| bridge.labelled = true)
     }
 }
@@ -175,7 +177,7 @@ impl HostFacts for FakeHost {
         let ports = nat.ports.iter().map(|target| {
             let port = &target.port;
             let key = format!("port {}:{}/{}", port.bind, port.host_port, port.protocol);
-            (key, format!("{}:{}", target.address, port.container_port))
+            (key + &target.address.is_ipv6().to_string(), format!("{}:{}", target.address, port.container_port))
         });
         let rules = nat.bridges.iter().map(|(name, bridge)| (format!("rule {name}"), bridge.gateway.to_string()));
         ports.chain(rules).collect()
@@ -210,6 +212,7 @@ impl Host for FakeHost {
         let mut world = self.world.borrow_mut();
         match action {
             Action::EnableForwarding => world.forwarding = true,
+            Action::EnableForwarding6 { .. } => world.forwarding6 = true,
             Action::CreateRoot => world.root = ActualRoot::Finished,
             Action::RemoveRoot => {
                 assert!(world.containers.is_empty() && world.cgroups.is_empty(), "the stack's cgroup goes last");

@@ -97,9 +97,16 @@ fn addresses(container: &ActualContainer) -> Vec<String> {
     container.stored.iter().flat_map(|stored| &stored.spec.endpoints).map(|e| e.address.to_string()).collect()
 }
 
+/// The IPv6 ones.
+fn addresses6(container: &ActualContainer) -> Vec<String> {
+    let endpoints = container.stored.iter().flat_map(|stored| &stored.spec.endpoints);
+    endpoints.filter_map(|e| e.address6).map(|address| address.addr().to_string()).collect()
+}
+
 /// The published ports that lead to a container, as the kernel has them.
 fn ports(actual: &Actual, container: &ActualContainer) -> Vec<String> {
-    let addresses = addresses(container);
+    let mut addresses = addresses(container);
+    addresses.extend(addresses6(container).iter().map(|address| format!("[{address}]")));
     let parts = actual.nat.iter().flat_map(|table| &table.parts);
     parts
         .filter_map(|(name, target)| {
@@ -120,6 +127,7 @@ pub fn json(actual: &Actual) -> serde_json::Value {
             "phase": container.phase,
             "health": container.health,
             "addresses": addresses(container),
+            "addresses6": addresses6(container),
             "ports": ports(actual, container),
             "run": container.run,
             "limits": container.limits,

@@ -79,13 +79,14 @@ pub(super) const BRIDGE: Kind = Kind {
     header: "[bridge.NAME]",
     keys: &[
         key("subnet", "an IPv4 subnet in a string", "\"10.70.0.0/26\""),
+        key("subnet6", "an IPv6 subnet in a string", "\"fd12:3456:789a:1::/64\""),
+        key("ipv6", "true or false", "false"),
         key("mtu", "an integer, in bytes", "1450"),
     ],
     later: &[
         ("internal", "containers of a bridge reach out through the host"),
         ("egress", "containers of a bridge reach out through the host"),
         ("allow", "containers of one bridge reach each other on every port"),
-        ("ipv6", "bridges carry IPv4"),
         ("isolate", "containers of one bridge reach each other"),
     ],
 };

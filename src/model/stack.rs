@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::{Container, ImageReference, Limits, Name};
@@ -92,10 +92,17 @@ pub enum ImageSource {
     Registry(ImageReference),
 }
 
+/// What a link must carry, in bytes, to have IPv6 (RFC 8200 5).
+pub const IPV6_MIN_MTU: u32 = 1280;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bridge {
     /// `None`: a free one is chosen and kept.
     pub subnet: Option<Ipv4Net>,
+    /// `None`: one is derived from the names, where the bridge carries IPv6.
+    pub subnet6: Option<Ipv6Net>,
+    /// Whether it carries IPv6 beside IPv4, where the host does and the MTU lets it.
+    pub ipv6: bool,
     /// Bytes; `None`: the kernel's default of 1500.
     pub mtu: Option<u32>,
 }

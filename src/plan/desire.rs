@@ -1,19 +1,19 @@
 //! A checked stack and what was found out about the host's side of it become [`Desired`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use indexmap::{IndexMap, IndexSet};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest, Sha256};
 
-use super::address::gateway_of;
+use super::address::{beside, gateway_of, overlap};
 use super::{
     AddressError, ContainerSpec, ContentSpec, Desired, DesiredBridge, DesiredContainer, DesiredNat, Endpoint, FileSpec,
-    HostsLine, ImageIdentity, LiveSpec, PortTarget, SeccompSpec, SecretSpec, choose_subnet, hand_out,
+    HostsLine, ImageIdentity, LiveSpec, PortTarget, SeccompSpec, SecretSpec, choose_subnet, choose_subnet6, hand_out,
 };
-use crate::model::{Container, Name, Seccomp, Stack};
+use crate::model::{Bridge, Container, IPV6_MIN_MTU, Name, PortBind, PortMap, Seccomp, Stack};
 
 /// What an image says about the containers made of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,10 +47,14 @@ pub struct Resolved {
 pub struct Kept {
     /// Subnets of this stack's bridges, by bridge.
     pub subnets: BTreeMap<String, Ipv4Net>,
+    /// The same for IPv6.
+    pub subnets6: BTreeMap<String, Ipv6Net>,
+    /// Whether the host can have IPv6 at all.
+    pub ipv6: bool,
     /// Addresses of this stack's containers, by bridge, then by instance.
     pub addresses: BTreeMap<String, BTreeMap<String, Ipv4Addr>>,
     /// The host's routes but for this stack's own bridges, with their links.
-    pub routes: Vec<(Ipv4Net, String)>,
+    pub routes: Vec<(IpNet, String)>,
 }
 
 /// Why a stack cannot be had on this host.
@@ -59,7 +63,9 @@ pub enum DesireError {
     #[error(transparent)]
     Address(#[from] AddressError),
     #[error("subnet {subnet} of bridge `{bridge}` overlaps the route {route} of `{link}`")]
-    SubnetTaken { bridge: Name, subnet: Ipv4Net, route: Ipv4Net, link: String },
+    SubnetTaken { bridge: Name, subnet: IpNet, route: IpNet, link: String },
+    #[error("container `{container}` publishes port {port}, and this host has no IPv6")]
+    NoIpv6 { container: Name, port: PortMap },
     #[error("container `{container}` has no command: image `{image}` names none, and the stack file gives none")]
     NoCommand { container: Name, image: String },
     #[error("image `{image}` was not resolved")]
@@ -81,6 +87,7 @@ pub fn instances(name: &Name, container: &Container) -> Vec<String> {
 /// Decides everything that a stack file leaves open, and keeps what the kernel already holds.
 pub fn desire(stack: &Stack, resolved: &Resolved, kept: &Kept) -> Result<Desired, DesireError> {
     let subnets = decide_subnets(stack, kept)?;
+    let subnets6 = decide_subnets6(stack, kept)?;
     let addresses = decide_addresses(stack, &subnets, kept)?;
     let bridges: IndexMap<Name, DesiredBridge> = stack
         .bridges
@@ -89,7 +96,8 @@ pub fn desire(stack: &Stack, resolved: &Resolved, kept: &Kept) -> Result<Desired
             let subnet = subnets[name.as_str()];
             let gateway = Ipv4Net::new_assert(gateway_of(subnet), subnet.prefix_len());
             let ifname = bridge_ifname(stack.name.as_str(), name.as_str());
-            (name.clone(), DesiredBridge { ifname, gateway, mtu: bridge.mtu.unwrap_or(1500) })
+            let gateway6 = subnets6.get(name.as_str()).map(|subnet6| beside(gateway.addr(), subnet, *subnet6));
+            (name.clone(), DesiredBridge { ifname, gateway, gateway6, mtu: mtu(bridge) })
         })
         .collect();
     let mut containers = IndexMap::new();
@@ -103,10 +111,15 @@ pub fn desire(stack: &Stack, resolved: &Resolved, kept: &Kept) -> Result<Desired
     Ok(Desired {
         stack: stack.name.clone(),
         forwarding: !bridges.is_empty(),
+        forwarding6: bridges.values().any(|bridge| bridge.gateway6.is_some()),
+        notes: notes(stack, kept),
         cgroups: stack.cgroups.iter().map(|(name, branch)| (name.clone(), branch.limits.clone())).collect(),
         volumes: stack.volumes.keys().cloned().collect::<IndexSet<_>>(),
         images: stack.containers.values().map(|c| (c.image.written.clone(), c.image.source.clone())).collect(),
-        nat: (!bridges.is_empty()).then(|| desire_nat(stack, &bridges, &addresses)),
+        nat: match bridges.is_empty() {
+            true => None,
+            false => Some(desire_nat(stack, &bridges, &addresses)?),
+        },
         bridges,
         containers,
         origins: stack.origins.clone(),
@@ -124,19 +137,15 @@ fn decide_subnets(stack: &Stack, kept: &Kept) -> Result<BTreeMap<String, Ipv4Net
     let mut subnets = BTreeMap::new();
     for (name, bridge) in &stack.bridges {
         let Some(subnet) = bridge.subnet else { continue };
-        let clash = kept.routes.iter().find(|(route, _)| {
-            route.prefix_len() > 0 && (route.contains(&subnet.network()) || subnet.contains(&route.network()))
-        });
-        if let Some((route, link)) = clash {
-            return Err(DesireError::SubnetTaken { bridge: name.clone(), subnet, route: *route, link: link.clone() });
-        }
+        free_of_routes(name, subnet.into(), kept)?;
         subnets.insert(name.to_string(), subnet);
     }
     for (name, bridge) in &stack.bridges {
         if bridge.subnet.is_some() {
             continue;
         }
-        let taken: Vec<Ipv4Net> = kept.routes.iter().map(|(net, _)| *net).chain(subnets.values().copied()).collect();
+        let ours = subnets.values().map(|subnet| IpNet::V4(*subnet));
+        let taken: Vec<IpNet> = kept.routes.iter().map(|(net, _)| *net).chain(ours).collect();
         let held = kept.subnets.get(name.as_str()).copied();
         let subnet = match held.filter(|subnet| !subnets.values().any(|other| other == subnet)) {
             Some(subnet) => subnet,
@@ -145,6 +154,56 @@ fn decide_subnets(stack: &Stack, kept: &Kept) -> Result<BTreeMap<String, Ipv4Net
         subnets.insert(name.to_string(), subnet);
     }
     Ok(subnets)
+}
+
+/// An error names the route that a subnet of the file overlaps.
+fn free_of_routes(bridge: &Name, subnet: IpNet, kept: &Kept) -> Result<(), DesireError> {
+    match kept.routes.iter().find(|(route, _)| overlap(&subnet, route)) {
+        None => Ok(()),
+        Some((route, link)) => {
+            Err(DesireError::SubnetTaken { bridge: bridge.clone(), subnet, route: *route, link: link.clone() })
+        }
+    }
+}
+
+/// Bytes; the kernel's own choice unless told.
+fn mtu(bridge: &Bridge) -> u32 {
+    bridge.mtu.unwrap_or(1500)
+}
+
+/// Whether the file wants IPv6 on it; whether the host has it is another matter.
+fn wants_ipv6(bridge: &Bridge) -> bool {
+    bridge.ipv6 && mtu(bridge) >= IPV6_MIN_MTU
+}
+
+/// IPv6 subnets of the bridges that carry it.
+fn decide_subnets6(stack: &Stack, kept: &Kept) -> Result<BTreeMap<String, Ipv6Net>, DesireError> {
+    let mut subnets = BTreeMap::new();
+    if !kept.ipv6 {
+        return Ok(subnets);
+    }
+    for (name, bridge) in stack.bridges.iter().filter(|(_, bridge)| wants_ipv6(bridge)) {
+        let subnet = match (bridge.subnet6, kept.subnets6.get(name.as_str())) {
+            (Some(subnet), _) => {
+                free_of_routes(name, subnet.into(), kept)?;
+                subnet
+            }
+            (None, Some(held)) if held.prefix_len() == 64 => *held,
+            (None, _) => {
+                let taken: Vec<IpNet> = kept.routes.iter().map(|(net, _)| *net).collect();
+                choose_subnet6(stack.name.as_str(), name.as_str(), &taken)?
+            }
+        };
+        subnets.insert(name.to_string(), subnet);
+    }
+    Ok(subnets)
+}
+
+fn notes(stack: &Stack, kept: &Kept) -> Vec<String> {
+    let without = !kept.ipv6 && stack.bridges.values().any(wants_ipv6);
+    let note =
+        "this host has no IPv6 (none in its kernel, or net.ipv6.conf.all.disable_ipv6 is 1): bridges carry IPv4 alone";
+    without.then(|| note.to_string()).into_iter().collect()
 }
 
 fn decide_addresses(
@@ -320,12 +379,15 @@ fn endpoints(container: &Container, instance: &str, network: &Network) -> Vec<En
         .enumerate()
         .map(|(index, name)| {
             let bridge = &network.bridges[name];
+            let address = network.addresses[name.as_str()][instance];
             Endpoint {
                 bridge: name.to_string(),
                 interface: format!("eth{index}"),
-                address: network.addresses[name.as_str()][instance],
+                address,
                 prefix: bridge.gateway.prefix_len(),
                 gateway: (index == 0).then(|| bridge.gateway.addr()),
+                address6: bridge.address6(address),
+                gateway6: bridge.gateway6.filter(|_| index == 0).map(|gateway| gateway.addr()),
                 mtu: bridge.mtu,
             }
         })
@@ -349,12 +411,14 @@ fn hosts(stack: &Stack, spec: &ContainerSpec, instance: &str, network: &Network)
                 if other == instance && spec.hostname != other {
                     names.push(spec.hostname.clone());
                 }
-                lines.push(HostsLine { address, names });
+                let address6 = network.bridges[endpoint.bridge.as_str()].address6(address).map(|net| net.addr());
+                let both = [Some(IpAddr::V4(address)), address6.map(IpAddr::V6)].into_iter().flatten();
+                lines.extend(both.map(|address| HostsLine { address, names: names.clone() }));
             }
         }
     }
     if spec.endpoints.is_empty() {
-        lines.push(HostsLine { address: Ipv4Addr::LOCALHOST, names: vec![spec.hostname.clone()] });
+        lines.push(HostsLine { address: Ipv4Addr::LOCALHOST.into(), names: vec![spec.hostname.clone()] });
     }
     lines
 }
@@ -363,21 +427,32 @@ fn desire_nat(
     stack: &Stack,
     bridges: &IndexMap<Name, DesiredBridge>,
     addresses: &BTreeMap<String, BTreeMap<String, Ipv4Addr>>,
-) -> DesiredNat {
+) -> Result<DesiredNat, DesireError> {
     let mut ports = Vec::new();
     for (name, container) in &stack.containers {
         let Some(bridge) = container.bridges.first() else { continue };
         for instance in instances(name, container) {
             let address = addresses[bridge.as_str()][&instance];
-            ports.extend(container.ports.iter().map(|port| PortTarget {
-                instance: instance.clone(),
-                port: *port,
-                address,
-            }));
+            let address6 = bridges[bridge].address6(address).map(|net| net.addr());
+            for port in &container.ports {
+                let targets: [Option<IpAddr>; 2] = match port.bind {
+                    PortBind::Address(IpAddr::V4(_)) => [Some(address.into()), None],
+                    PortBind::Address(IpAddr::V6(_)) if address6.is_none() => {
+                        return Err(DesireError::NoIpv6 { container: name.clone(), port: *port });
+                    }
+                    PortBind::Address(IpAddr::V6(_)) => [None, address6.map(IpAddr::V6)],
+                    PortBind::Public => [Some(address.into()), address6.map(IpAddr::V6)],
+                };
+                ports.extend(targets.into_iter().flatten().map(|address| PortTarget {
+                    instance: instance.clone(),
+                    port: *port,
+                    address,
+                }));
+            }
         }
     }
     let bridges = bridges.iter().map(|(name, bridge)| (name.to_string(), bridge.clone())).collect();
-    DesiredNat { bridges, ports }
+    Ok(DesiredNat { bridges, ports })
 }
 
 /// A bridge's link name. Hashes, because 15 bytes hold no two names, and cut names of two stacks could meet; the link's

@@ -1,13 +1,14 @@
 //! What the host should hold.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use indexmap::{IndexMap, IndexSet};
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use super::address::beside;
 use super::{ContainerSpec, LiveSpec, digest_of};
 use crate::model::{Condition, ImageSource, Limits, Name, Origins, PortMap};
 
@@ -39,6 +40,10 @@ pub struct Desired {
     pub stack: Name,
     /// Whether packets must be forwarded between bridges and the host's other links.
     pub forwarding: bool,
+    /// `net.ipv6.conf.all.forwarding`.
+    pub forwarding6: bool,
+    /// What the file asks for and this host cannot give, for people to read.
+    pub notes: Vec<String>,
     pub cgroups: IndexMap<Name, Limits>,
     pub volumes: IndexSet<Name>,
     /// By the name that containers use.
@@ -57,7 +62,17 @@ pub struct DesiredBridge {
     pub ifname: String,
     /// The bridge's own address, and the subnet's prefix.
     pub gateway: Ipv4Net,
+    /// The same for IPv6, where it carries that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<Ipv6Net>,
     pub mtu: u32,
+}
+
+impl DesiredBridge {
+    /// The IPv6 address on it of the container that has this IPv4 address.
+    pub fn address6(&self, address: Ipv4Addr) -> Option<Ipv6Net> {
+        self.gateway6.map(|gateway6| beside(address, self.gateway.trunc(), gateway6.trunc()))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +87,7 @@ pub struct DesiredNat {
 pub struct PortTarget {
     pub instance: String,
     pub port: PortMap,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -98,6 +113,8 @@ impl Desired {
         Desired {
             stack,
             forwarding: false,
+            forwarding6: false,
+            notes: Vec::new(),
             cgroups: IndexMap::new(),
             volumes: IndexSet::new(),
             images: IndexMap::new(),

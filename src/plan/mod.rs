@@ -8,7 +8,7 @@ mod label;
 mod picture;
 mod spec;
 
-pub use address::{AddressError, choose_subnet, hand_out};
+pub use address::{AddressError, choose_subnet, choose_subnet6, hand_out};
 pub use desire::{DesireError, Kept, Resolved, ResolvedImage, bridge_ifname_prefix, desire, instances};
 pub use desired::{Desired, DesiredBridge, DesiredContainer, DesiredNat, Kind, PortTarget, ResourceId};
 pub use label::{Label, LabelError};

@@ -1,10 +1,11 @@
 //! What a container is made from, as plain data: the part that makes a new container when it changes, and the part that
 //! is written into the running one.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
+use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -60,6 +61,11 @@ pub struct Endpoint {
     pub prefix: u8,
     /// Only on the first: the way out.
     pub gateway: Option<Ipv4Addr>,
+    /// On a bridge that carries IPv6. The last bytes are those of the IPv4 address within its subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<Ipv6Net>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<Ipv6Addr>,
     pub mtu: u32,
 }
 
@@ -119,7 +125,7 @@ pub struct LiveSpec {
 /// One line of `/etc/hosts`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostsLine {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub names: Vec<String>,
 }
 

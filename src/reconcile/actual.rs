@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use indexmap::IndexMap;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Condition, Name, Place};
@@ -19,6 +19,12 @@ pub type KernelLimits = IndexMap<&'static str, String>;
 pub struct Actual {
     /// `net.ipv4.ip_forward`.
     pub forwarding: bool,
+    /// Whether links of the host can have IPv6.
+    pub ipv6: bool,
+    /// `net.ipv6.conf.all.forwarding`.
+    pub forwarding6: bool,
+    /// Links that would no longer heed router advertisements if the host forwarded IPv6; empty where it does already.
+    pub advised: Vec<String>,
     /// The stack's own cgroup.
     pub root: ActualRoot,
     /// Branches of the stack's cgroup.
@@ -30,7 +36,7 @@ pub struct Actual {
     pub nat: Option<ActualNat>,
     pub containers: BTreeMap<String, ActualContainer>,
     /// The host's routes but for those of the stack's own bridges.
-    pub routes: Vec<(Ipv4Net, String)>,
+    pub routes: Vec<(IpNet, String)>,
 }
 
 /// How much there is of the stack's own cgroup and of the one of its monitors.
@@ -58,8 +64,9 @@ pub struct ActualBridge {
     pub up: bool,
     pub mtu: u32,
     pub address: Option<Ipv4Net>,
-    /// Whether `route_localnet`, which ports on 127.0.0.1 need, and `disable_ipv6` are both on.
-    pub local_routes: bool,
+    pub address6: Option<Ipv6Net>,
+    /// Whether `route_localnet`, which ports on 127.0.0.1 need, is on and the switches of IPv6 are as the address wants.
+    pub switches: bool,
 }
 
 /// The stack's nftables table as the kernel has it.
@@ -171,13 +178,10 @@ impl Actual {
                 addresses.entry(endpoint.bridge.clone()).or_default().insert(instance.clone(), endpoint.address);
             }
         }
-        let subnets = self
-            .bridges
-            .iter()
-            .filter(|(_, bridge)| bridge.labelled)
-            .filter_map(|(name, bridge)| Some((name.clone(), bridge.address?.trunc())))
-            .collect();
-        Kept { subnets, addresses, routes: self.routes.clone() }
+        let ours = || self.bridges.iter().filter(|(_, bridge)| bridge.labelled);
+        let subnets = ours().filter_map(|(name, bridge)| Some((name.clone(), bridge.address?.trunc()))).collect();
+        let subnets6 = ours().filter_map(|(name, bridge)| Some((name.clone(), bridge.address6?.trunc()))).collect();
+        Kept { subnets, subnets6, ipv6: self.ipv6, addresses, routes: self.routes.clone() }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::plan::{DesiredBridge, DesiredContainer, DesiredNat, ResourceId};
 pub struct Plan {
     pub stack: Name,
     pub steps: Vec<Step>,
+    /// What the file asks for and this host cannot give.
+    pub notes: Vec<String>,
     /// How many resources are as they should be.
     pub unchanged: usize,
 }
@@ -61,6 +63,10 @@ pub enum Verb {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     EnableForwarding,
+    /// `advised` are links that go on heeding router advertisements.
+    EnableForwarding6 {
+        advised: Vec<String>,
+    },
     /// The stack's own cgroup, with the one of its monitors in it.
     CreateRoot,
     RemoveRoot,

@@ -1,17 +1,19 @@
 //! Ports of the host and addresses of bridges: each can be given out once.
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::file::code;
 use crate::file::diagnostic::Draft;
 use crate::file::source::{At, Span};
 use crate::file::table::Document;
-use crate::model::{Name, PortMap};
+use crate::model::{IPV6_MIN_MTU, Name, PortBind, PortMap};
 
 pub(super) fn check(document: &Document, drafts: &mut Vec<Draft>) {
     host_ports(document, drafts);
     unreachable_ports(document, drafts);
     subnets(document, drafts);
+    subnets6(document, drafts);
+    ipv6_ports(document, drafts);
     room(document, drafts);
 }
 
@@ -69,6 +71,41 @@ fn subnets(document: &Document, drafts: &mut Vec<Draft>) {
             }
         }
         seen.push((name, subnet, span.clone()));
+    }
+}
+
+fn subnets6(document: &Document, drafts: &mut Vec<Draft>) {
+    let mut seen: Vec<(&Name, Ipv6Net, &Span)> = Vec::new();
+    for (name, sheet) in &document.bridges.tables {
+        let (Some(subnet), Some(span)) = (sheet.value.bridge.subnet6, &sheet.value.subnet6_span) else { continue };
+        for (other, taken, taken_span) in &seen {
+            if taken.contains(&subnet) || subnet.contains(taken) {
+                let message = format!("the IPv6 subnets of `{other}` and `{name}` overlap");
+                let draft = Draft::error(code::SUBNET_OVERLAP, span, message).label(subnet.to_string());
+                let draft = draft.other(taken_span, format!("{taken}"));
+                drafts.push(draft.help("leave `subnet6` out, and a free one is chosen"));
+            }
+        }
+        seen.push((name, subnet, span));
+    }
+}
+
+/// A port on an IPv6 address leads to a container's IPv6 address, which its first bridge gives it.
+fn ipv6_ports(document: &Document, drafts: &mut Vec<Draft>) {
+    for (name, sheet) in &document.containers.tables {
+        let is_ipv6 = |port: &&At<PortMap>| matches!(port.value.bind, PortBind::Address(address) if address.is_ipv6());
+        let Some(port) = sheet.value.ports.iter().find(is_ipv6) else { continue };
+        let Some(bridge) = sheet.value.bridges.first() else { continue };
+        let Some((_, first)) = document.bridges.tables.iter().find(|(name, _)| name.as_str() == bridge.value) else {
+            continue;
+        };
+        let mtu = first.value.bridge.mtu.unwrap_or(u32::MAX);
+        if !first.value.bridge.ipv6 || mtu < IPV6_MIN_MTU {
+            let message = format!("`{name}` has no IPv6 address for a port on {} to lead to", port.value.bind);
+            let draft = Draft::error(code::PORT_WITHOUT_BRIDGE, &port.span, message);
+            let why = if first.value.bridge.ipv6 { "its MTU is too small for IPv6" } else { "has `ipv6 = false`" };
+            drafts.push(draft.other(&first.span, why).help("publish the port on an IPv4 address or `public`"));
+        }
     }
 }
 

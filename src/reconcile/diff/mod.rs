@@ -32,7 +32,12 @@ pub fn diff(desired: &Desired, actual: &Actual, facts: &dyn HostFacts, volumes: 
     differ.nat();
     differ.containers();
     differ.what_nothing_hangs_on_any_more();
-    Plan { stack: desired.stack.clone(), steps: differ.steps, unchanged: differ.unchanged }
+    Plan {
+        stack: desired.stack.clone(),
+        steps: differ.steps,
+        notes: desired.notes.clone(),
+        unchanged: differ.unchanged,
+    }
 }
 
 /// What becomes of volumes that are not in the file.
@@ -184,6 +189,27 @@ impl Differ<'_> {
             (true, true) => self.unchanged += 1,
             (false, _) => {}
         }
+        match (self.desired.forwarding6, self.actual.forwarding6) {
+            (true, false) => self.forwarding6(),
+            (true, true) => self.unchanged += 1,
+            (false, _) => {}
+        }
+    }
+
+    fn forwarding6(&mut self) {
+        let field = "net.ipv6.conf.all.forwarding";
+        let change = |field: String, from: &str, to: &str| Change {
+            field,
+            from: Some(from.into()),
+            to: Some(to.into()),
+            place: None,
+        };
+        let mut changes = vec![change(field.into(), "0", "1")];
+        let advised = self.actual.advised.clone();
+        changes.extend(advised.iter().map(|link| change(format!("net.ipv6.conf.{link}.accept_ra"), "1", "2")));
+        let why = "bridges need the host to forward packets";
+        let action = Action::EnableForwarding6 { advised };
+        self.push(Draft::new(ResourceId::new(Kind::Sysctl, field), Verb::Live, why, action).changes(changes), &[]);
     }
 
     fn wants_root(&self) -> bool {
@@ -274,13 +300,15 @@ impl Differ<'_> {
             let held = self.actual.bridges.get(name.as_str()).or_else(|| self.actual.bridges.get(&bridge.ifname));
             let Some(held) = held else {
                 let action = Action::CreateBridge { name: name.to_string(), bridge: bridge.clone() };
-                let gateway = Change {
+                let address = |address: String, key: &str| Change {
                     field: "address".into(),
                     from: None,
-                    to: Some(bridge.gateway.to_string()),
-                    place: self.desired.origins.place(&format!("bridge.{name}.subnet")),
+                    to: Some(address),
+                    place: self.desired.origins.place(&format!("bridge.{name}.{key}")),
                 };
-                self.push(Draft::new(resource, Verb::Create, "new", action).changes(vec![gateway]), &[]);
+                let mut changes = vec![address(bridge.gateway.to_string(), "subnet")];
+                changes.extend(bridge.gateway6.map(|gateway6| address(gateway6.to_string(), "subnet6")));
+                self.push(Draft::new(resource, Verb::Create, "new", action).changes(changes), &[]);
                 continue;
             };
             let changes = self.bridge_changes(name.as_str(), held, bridge);
@@ -299,18 +327,19 @@ impl Differ<'_> {
 
     fn bridge_changes(&self, name: &str, held: &ActualBridge, wanted: &DesiredBridge) -> Vec<Change> {
         let fields = [
-            ("address", held.address.map(|a| a.to_string()), wanted.gateway.to_string(), "subnet"),
-            ("mtu", Some(held.mtu.to_string()), wanted.mtu.to_string(), "mtu"),
-            ("state", Some(up_or_down(held.up)), up_or_down(true), ""),
-            ("route_localnet", Some(on_or_off(held.local_routes)), on_or_off(true), ""),
+            ("address", held.address.map(|a| a.to_string()), Some(wanted.gateway.to_string()), "subnet"),
+            ("IPv6 address", held.address6.map(|a| a.to_string()), wanted.gateway6.map(|a| a.to_string()), "subnet6"),
+            ("mtu", Some(held.mtu.to_string()), Some(wanted.mtu.to_string()), "mtu"),
+            ("state", Some(up_or_down(held.up)), Some(up_or_down(true)), ""),
+            ("sysctls", Some(set_or_not(held.switches)), Some(set_or_not(true)), ""),
         ];
         fields
             .into_iter()
-            .filter(|(_, from, to, _)| from.as_ref() != Some(to))
+            .filter(|(_, from, to, _)| from != to)
             .map(|(field, from, to, key)| Change {
                 field: field.into(),
                 from,
-                to: Some(to),
+                to,
                 place: self.desired.origins.place(&format!("bridge.{name}.{key}")),
             })
             .collect()
@@ -422,8 +451,8 @@ fn up_or_down(up: bool) -> String {
     if up { "up" } else { "down" }.into()
 }
 
-fn on_or_off(on: bool) -> String {
-    if on { "1" } else { "0" }.into()
+fn set_or_not(set: bool) -> String {
+    if set { "set" } else { "not set" }.into()
 }
 
 /// The stack file's key for a limit of the kernel.

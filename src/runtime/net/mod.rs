@@ -26,7 +26,10 @@ pub use endpoint::{
 pub use link::{BridgeSpec, MAX_ALIAS, MAX_INTERFACE_NAME, ObservedLink, VethSpec};
 pub use links::{LinkError, Links, has_address};
 pub use mac::generate_veth_mac;
-pub use nat::{ADDRESS_PORTS, LOOPBACK_PORTS, NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, PUBLIC_PORTS};
+pub use nat::{
+    ADDRESS_PORTS, ADDRESS_PORTS6, LOOPBACK_PORTS, LOOPBACK_PORTS6, NatBind, NatBridge, NatPortMapping, NatProtocol,
+    NatTable, PUBLIC_PORTS, PUBLIC_PORTS6,
+};
 pub use netlink::NetlinkError;
 pub use nft::{
     BaseChain, Chain, ElementsChange, Expression, FieldType, FieldTypes, Hook, Inverted, LabelledTable, MAX_COMMENT,

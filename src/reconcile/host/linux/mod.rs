@@ -227,6 +227,9 @@ impl Host for LinuxHost {
     async fn apply(&self, action: &Action) -> Result<(), HostError> {
         let owned = action.clone();
         match owned {
+            Action::EnableForwarding6 { advised } => {
+                self.sysctls.enable_ipv6_forward(&advised).doing(|| "switch on net.ipv6.conf.all.forwarding")
+            }
             Action::EnableForwarding => self.sysctls.enable_ip_forward().doing(|| "switch on net.ipv4.ip_forward"),
             Action::CreateRoot => self.create_root_cgroup(),
             Action::RemoveRoot => self.blocking(|host| host.remove_root_cgroup()).await,

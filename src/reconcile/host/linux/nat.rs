@@ -1,7 +1,7 @@
 //! The stack's nftables table: what it should hold and what it holds, as parts by name.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 
 use super::LinuxHost;
 use crate::model::{PortBind, Protocol};
@@ -9,7 +9,7 @@ use crate::plan::{DesiredNat, Kind, Label, digest_of};
 use crate::reconcile::actual::ActualNat;
 use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::net::{
-    NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, NftError, Ruleset, Set, TableState,
+    NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, NftError, PUBLIC_PORTS6, Ruleset, Set, TableState,
 };
 
 impl LinuxHost {
@@ -85,6 +85,7 @@ fn table(nat: &DesiredNat) -> NatTable {
                 ifname: bridge.ifname.clone(),
                 subnet: bridge.gateway.trunc(),
                 gateway: bridge.gateway.addr(),
+                gateway6: bridge.gateway6,
             })
             .collect(),
         mappings: nat
@@ -99,6 +100,7 @@ fn table(nat: &DesiredNat) -> NatTable {
                 protocol: match target.port.protocol {
                     Protocol::Tcp => NatProtocol::Tcp,
                     Protocol::Udp => NatProtocol::Udp,
+                    Protocol::Sctp => NatProtocol::Sctp,
                 },
                 target: (target.address, target.port.container_port),
             })
@@ -141,15 +143,27 @@ fn set_parts(set: &Set) -> impl Iterator<Item = (String, String)> {
         let words = set.key.describe(key);
         match (set.value, words.split(' ').collect::<Vec<_>>().as_slice()) {
             (Some(types), [address, protocol, port]) => {
-                (format!("port {address}:{port}/{protocol}"), types.describe(value).replace(' ', ":"))
+                (format!("port {}:{port}/{protocol}", bracketed(address)), end(&types.describe(value)))
             }
             (Some(types), [protocol, port]) => {
-                (format!("port public:{port}/{protocol}"), types.describe(value).replace(' ', ":"))
+                let bind = if set.name == PUBLIC_PORTS6 { "[::]" } else { "public" };
+                (format!("port {bind}:{port}/{protocol}"), end(&types.describe(value)))
             }
             (_, _) => (format!("set {}: {words}", set.name), "member".into()),
         }
     });
     std::iter::once(kind).chain(elements)
+}
+
+/// An address as it stands before a port.
+fn bracketed(address: &str) -> String {
+    if address.contains(':') { format!("[{address}]") } else { address.into() }
+}
+
+/// An address and a port, of a map's value.
+fn end(words: &str) -> String {
+    let (address, port) = words.split_once(' ').unwrap_or((words, "0"));
+    format!("{}:{port}", bracketed(address))
 }
 
 /// UDP ports that led somewhere and do not lead there any more: the kernel remembers their flows.
@@ -159,15 +173,15 @@ fn moved_udp_ports(before: &BTreeMap<String, String>, after: &BTreeMap<String, S
 
 fn udp_port((name, target): (&String, &String)) -> Option<NatPortMapping> {
     let (bind, port) = name.strip_prefix("port ")?.strip_suffix("/udp")?.rsplit_once(':')?;
-    let target: SocketAddrV4 = target.parse().ok()?;
+    let target: SocketAddr = target.parse().ok()?;
     let bind = match bind {
-        "public" => NatBind::Public,
-        address => NatBind::Address(address.parse::<Ipv4Addr>().ok()?),
+        "public" | "[::]" => NatBind::Public,
+        address => NatBind::Address(address.trim_start_matches('[').trim_end_matches(']').parse().ok()?),
     };
     Some(NatPortMapping {
         bind,
         host_port: port.parse().ok()?,
         protocol: NatProtocol::Udp,
-        target: (*target.ip(), target.port()),
+        target: (target.ip(), target.port()),
     })
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::LinuxHost;
 use crate::plan::{DesiredBridge, Endpoint, Kind, Label, digest_of};
@@ -20,20 +20,26 @@ impl LinuxHost {
     pub(super) async fn create_bridge(&self, name: &str, bridge: &DesiredBridge) -> Result<(), HostError> {
         let spec = self.bridge_spec(name, bridge);
         self.links().await?.create_bridge(&spec).await.doing(|| format!("make bridge `{name}`"))?;
-        self.switch_bridge(&bridge.ifname)
+        self.switch_bridge(bridge)
     }
 
     fn bridge_spec(&self, name: &str, bridge: &DesiredBridge) -> BridgeSpec {
         let digest = digest_of(&bridge.ifname);
         let label = Label { stack: self.stack.clone(), kind: Kind::Bridge, name: name.into(), digest };
-        BridgeSpec { name: bridge.ifname.clone(), address: bridge.gateway, mtu: bridge.mtu, alias: label.to_string() }
+        BridgeSpec {
+            name: bridge.ifname.clone(),
+            address: bridge.gateway,
+            address6: bridge.gateway6,
+            mtu: bridge.mtu,
+            alias: label.to_string(),
+        }
     }
 
-    fn switch_bridge(&self, ifname: &str) -> Result<(), HostError> {
-        for switch in BridgeSwitch::ALL {
+    fn switch_bridge(&self, bridge: &DesiredBridge) -> Result<(), HostError> {
+        for switch in BridgeSwitch::with(bridge.gateway6) {
             self.sysctls
-                .enable_bridge_switch(ifname, switch)
-                .doing(|| format!("set {} of `{ifname}`", switch.name()))?;
+                .enable_bridge_switch(&bridge.ifname, *switch)
+                .doing(|| format!("set {} of `{}`", switch.name(), bridge.ifname))?;
         }
         Ok(())
     }
@@ -46,12 +52,16 @@ impl LinuxHost {
         let Some(link) = found else { return self.create_bridge(name, bridge).await };
         let held: Vec<Ipv4Net> = v4_addresses(&link);
         if !held.contains(&bridge.gateway) {
-            links.add_address(link.index, bridge.gateway).await.doing(doing)?;
+            links.add_address(link.index, bridge.gateway.into()).await.doing(doing)?;
         }
         for other in held.into_iter().filter(|address| *address != bridge.gateway) {
-            links.remove_address(link.index, other).await.doing(doing)?;
+            links.remove_address(link.index, other.into()).await.doing(doing)?;
         }
-        self.switch_bridge(&bridge.ifname)?;
+        for other in v6_addresses(&link).into_iter().filter(|address| Some(*address) != bridge.gateway6) {
+            links.remove_address(link.index, other.into()).await.doing(doing)?;
+        }
+        // Before its addresses: a link that has IPv6 switched off takes none.
+        self.switch_bridge(bridge)?;
         links.finish_bridge(link.index, &self.bridge_spec(name, bridge)).await.doing(doing)
     }
 
@@ -115,6 +125,8 @@ impl LinuxHost {
                 name: endpoint.interface.clone(),
                 address: Ipv4Net::new_assert(endpoint.address, endpoint.prefix),
                 gateway: endpoint.gateway,
+                address6: endpoint.address6,
+                gateway6: endpoint.gateway6,
             })
             .collect();
         let netns = File::open(format!("/proc/{monitor}/ns/net")).doing(doing)?;
@@ -197,13 +209,20 @@ impl LinuxHost {
 }
 
 pub(super) fn v4_addresses(link: &ObservedLink) -> Vec<Ipv4Net> {
-    link.addresses
-        .iter()
-        .filter_map(|net| match net {
-            ipnet::IpNet::V4(net) => Some(*net),
-            ipnet::IpNet::V6(_) => None,
-        })
-        .collect()
+    let v4 = |net: &IpNet| match net {
+        IpNet::V4(net) => Some(*net),
+        IpNet::V6(_) => None,
+    };
+    link.addresses.iter().filter_map(v4).collect()
+}
+
+/// But for those that hold on the link alone.
+pub(super) fn v6_addresses(link: &ObservedLink) -> Vec<Ipv6Net> {
+    let v6 = |net: &IpNet| match net {
+        IpNet::V6(net) if !net.addr().is_unicast_link_local() => Some(*net),
+        _ => None,
+    };
+    link.addresses.iter().filter_map(v6).collect()
 }
 
 /// A name for the host's end of a link. The monitor's number makes it another one at each start, because the end of an

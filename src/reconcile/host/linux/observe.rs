@@ -6,7 +6,7 @@ use std::path::Path;
 use super::bundle::{HOSTS, copies};
 use super::cgroups::FoundCgroups;
 use super::container::{STORED, read_bounded};
-use super::network::v4_addresses;
+use super::network::{v4_addresses, v6_addresses};
 use super::{LinuxHost, folder_names};
 use crate::monitor::client::{Found, read_status};
 use crate::monitor::status::{self, State, Status};
@@ -25,8 +25,15 @@ impl LinuxHost {
         let containers = self.observe_containers(&cgroups, &links)?;
         let ours: BTreeSet<&str> = bridges.values().map(|bridge| bridge.ifname.as_str()).collect();
         let routes = routes().doing(|| "list the host's routes")?;
+        let forwarding6 = self.sysctls.ipv6_forward().doing(|| "read net.ipv6.conf.all.forwarding")?;
         Ok(Actual {
             forwarding: self.sysctls.ip_forward().doing(|| "read net.ipv4.ip_forward")?,
+            ipv6: self.sysctls.ipv6().doing(|| "read net.ipv6.conf.all.disable_ipv6")?,
+            forwarding6: forwarding6 == Some(true),
+            advised: match forwarding6 {
+                Some(false) => self.sysctls.advised_links().doing(|| "read who heeds router advertisements")?,
+                _ => Vec::new(),
+            },
             root: cgroups.root,
             routes: routes
                 .into_iter()
@@ -57,7 +64,8 @@ impl LinuxHost {
                 None if link.alias.is_none() && self.is_named_as_ours(link) => link.name.clone(),
                 None => continue,
             };
-            let switches = BridgeSwitch::ALL.iter().try_fold(true, |all, switch| {
+            let address6 = v6_addresses(link).first().copied();
+            let switches = BridgeSwitch::with(address6).iter().try_fold(true, |all, switch| {
                 Ok::<_, HostError>(
                     all && self
                         .sysctls
@@ -71,7 +79,8 @@ impl LinuxHost {
                 up: link.up,
                 mtu: link.mtu,
                 address: v4_addresses(link).first().copied(),
-                local_routes: switches,
+                address6,
+                switches,
             };
             bridges.insert(name, bridge);
         }

@@ -13,17 +13,26 @@
 //! | `output` | the same for the host itself, with those of loopback |
 //! | `postrouting` | masquerades what leaves a bridge's subnet, what the host sends from loopback, and hairpins |
 //!
+//! IPv6 has the same rules and maps of its own, whose names end in 6. Its loopback needs no guard: the kernel itself drops
+//! what comes by a wire and bears `::1`.
+//!
 //! What is left alone: containers may reach services of the host on the host's own addresses, and an `accept` here does
 //! not overrule a `drop` in another table.
 
-use std::net::Ipv4Addr;
+mod words;
 
-use ipnet::Ipv4Net;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::link::BridgeSpec;
-use super::nft::{
-    BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Register, Rule, Ruleset, Set,
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use self::words::{
+    ANSWERING, CT_STATE, CT_STATUS, DESTINATION_ADDRESS, DESTINATION_PORT, DESTINATION_TRANSLATED, EQUAL,
+    FIB_ADDRESS_TYPE, FIB_DESTINATION, FIRST, Family, Field, LOOPBACK_INDEX, Maps, MetaKey, NAT_DESTINATION,
+    NETWORK_HEADER, NF_ACCEPT, NF_DROP, RTN_LOCAL, SECOND, SECOND_WORD, SOURCE_ADDRESS, UNEQUAL, compare, ct, in_set,
+    in_subnet, interface_bytes, mask, masquerade, meta, named, octets, payload, verdict,
 };
+use super::link::BridgeSpec;
+use super::nft::{BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Rule, Ruleset, Set};
 
 /// What one owner publishes, and the bridges that it is published from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,13 +51,23 @@ pub struct NatBridge {
     pub subnet: Ipv4Net,
     /// The host's own address on it.
     pub gateway: Ipv4Addr,
+    /// The host's own IPv6 address on it, with the prefix of its subnet.
+    pub gateway6: Option<Ipv6Net>,
 }
 
 impl NatBridge {
     /// The bridge that `spec` declares, under the name that people call it by.
     pub fn of(name: &str, spec: &BridgeSpec) -> Self {
         let (subnet, gateway) = (spec.address.trunc(), spec.address.addr());
-        Self { name: name.to_owned(), ifname: spec.name.clone(), subnet, gateway }
+        Self { name: name.to_owned(), ifname: spec.name.clone(), subnet, gateway, gateway6: spec.address6 }
+    }
+
+    /// The host's address on it and the subnet, if it has the protocol.
+    fn gateway_in(&self, family: Family) -> Option<IpNet> {
+        match family {
+            Family::V4 => Ipv4Net::new(self.gateway, self.subnet.prefix_len()).ok().map(IpNet::V4),
+            Family::V6 => self.gateway6.map(IpNet::V6),
+        }
     }
 }
 
@@ -58,8 +77,9 @@ pub struct NatPortMapping {
     pub bind: NatBind,
     pub host_port: u16,
     pub protocol: NatProtocol,
-    /// The container's address and port.
-    pub target: (Ipv4Addr, u16),
+    /// The container's address and port. Its protocol decides which packets are meant: those of IPv4 never lead to an IPv6
+    /// address, nor the other way round.
+    pub target: (IpAddr, u16),
 }
 
 /// From where a published port is reached.
@@ -67,9 +87,9 @@ pub struct NatPortMapping {
 pub enum NatBind {
     /// 127.0.0.1: the host itself and nobody else.
     Loopback,
-    /// One address of the host; within 127.0.0.0/8 the host itself and nobody else.
-    Address(Ipv4Addr),
-    /// Every address of the host, those it gets later included.
+    /// One address of the host; within 127.0.0.0/8, and at `::1`, the host itself and nobody else.
+    Address(IpAddr),
+    /// Every address of the host of the target's protocol, those it gets later included.
     Public,
 }
 
@@ -78,6 +98,7 @@ pub enum NatBind {
 pub enum NatProtocol {
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl NatProtocol {
@@ -86,6 +107,7 @@ impl NatProtocol {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 }
@@ -96,22 +118,27 @@ pub const ADDRESS_PORTS: &str = "address_ports";
 pub const LOOPBACK_PORTS: &str = "loopback_ports";
 /// The map of ports that are published on all addresses.
 pub const PUBLIC_PORTS: &str = "public_ports";
+/// The map of ports that are bound to an IPv6 address other than `::1`.
+pub const ADDRESS_PORTS6: &str = "address_ports6";
+/// The map of ports that are bound to `::1`.
+pub const LOOPBACK_PORTS6: &str = "loopback_ports6";
+/// The map of ports that are published on all IPv6 addresses.
+pub const PUBLIC_PORTS6: &str = "public_ports6";
 const BRIDGES: &str = "bridges";
 const SAME_BRIDGE: &str = "same_bridge";
-const GATEWAYS: &str = "gateways";
-const OWN_GATEWAY: &str = "own_gateway";
 
 impl NatPortMapping {
     /// The map that holds this port, its key and its value there.
     pub fn element(&self) -> (&'static str, Vec<u8>, Vec<u8>) {
-        let mut value = self.target.0.octets().to_vec();
+        let family = Family::of(self.target.0);
+        let mut value = octets(self.target.0);
         value.extend(padded_port(self.target.1));
-        let mut key = Vec::with_capacity(12);
+        let mut key = Vec::with_capacity(24);
         let map = match self.bind.address() {
-            None => PUBLIC_PORTS,
+            None => family.maps().public,
             Some(address) => {
-                key.extend(address.octets());
-                if address.is_loopback() { LOOPBACK_PORTS } else { ADDRESS_PORTS }
+                key.extend(octets(address));
+                if address.is_loopback() { family.maps().loopback } else { family.maps().address }
             }
         };
         key.extend([self.protocol.number(), 0, 0, 0]);
@@ -122,9 +149,9 @@ impl NatPortMapping {
 
 impl NatBind {
     /// The address; none for all of them.
-    pub fn address(self) -> Option<Ipv4Addr> {
+    pub fn address(self) -> Option<IpAddr> {
         match self {
-            Self::Loopback => Some(Ipv4Addr::LOCALHOST),
+            Self::Loopback => Some(Ipv4Addr::LOCALHOST.into()),
             Self::Address(address) => Some(address),
             Self::Public => None,
         }
@@ -141,45 +168,65 @@ impl NatTable {
     /// The nftables objects that carry the table out.
     pub fn ruleset(&self) -> Ruleset {
         let mut rules = guard_rules();
+        rules.extend(Family::BOTH.map(gateway_guard));
         rules.extend(forward_rules());
-        rules.extend(port_rules());
-        rules.push(loopback_masquerade());
-        for bridge in &self.bridges {
-            rules.push(bridge_masquerade(bridge));
-            rules.push(bridge_hairpin(bridge));
+        rules.extend(Family::BOTH.into_iter().flat_map(port_rules));
+        rules.extend(Family::BOTH.map(loopback_masquerade));
+        for (bridge, family) in self.bridges.iter().flat_map(|bridge| Family::BOTH.map(|family| (bridge, family))) {
+            let Some(gateway) = bridge.gateway_in(family) else { continue };
+            rules.push(bridge_masquerade(bridge, family, gateway.trunc()));
+            rules.push(bridge_hairpin(bridge, family, gateway.trunc()));
         }
-        Ruleset { chains: chains(), sets: self.sets(), rules }
+        let chains = chains();
+        // As the kernel lists them: chain by chain.
+        rules.sort_by_key(|rule| chains.iter().position(|chain| chain.name == rule.chain));
+        Ruleset { chains, sets: self.sets(), rules }
     }
 
     fn sets(&self) -> Vec<Set> {
-        use FieldType::{InterfaceName, Ipv4Address, Port, Protocol};
-        let target = FieldTypes::of(&[Ipv4Address, Port]);
-        let by_address = FieldTypes::of(&[Ipv4Address, Protocol, Port]);
-        let map = |name: &str, key| Set {
-            name: name.to_owned(),
-            key,
-            value: Some(target),
-            flags: 0,
-            elements: self.ports(name),
-        };
-        let set = |name: &str, fields: &[FieldType], element: fn(&NatBridge) -> Vec<u8>| Set {
+        use FieldType::InterfaceName;
+        let set = |name: &str, fields: &[FieldType], elements: Vec<Vec<u8>>| Set {
             name: name.to_owned(),
             key: FieldTypes::of(fields),
             value: None,
             flags: 0,
-            elements: self.bridges.iter().map(|bridge| (element(bridge), Vec::new())).collect(),
+            elements: elements.into_iter().map(|key| (key, Vec::new())).collect(),
         };
-        vec![
-            map(ADDRESS_PORTS, by_address),
-            map(LOOPBACK_PORTS, by_address),
-            map(PUBLIC_PORTS, FieldTypes::of(&[Protocol, Port])),
-            set(BRIDGES, &[InterfaceName], |bridge| interface_bytes(&bridge.ifname).to_vec()),
-            set(SAME_BRIDGE, &[InterfaceName, InterfaceName], |bridge| [interface_bytes(&bridge.ifname); 2].concat()),
-            set(GATEWAYS, &[Ipv4Address], |bridge| bridge.gateway.octets().to_vec()),
-            set(OWN_GATEWAY, &[InterfaceName, Ipv4Address], |bridge| {
-                [&interface_bytes(&bridge.ifname)[..], &bridge.gateway.octets()].concat()
-            }),
-        ]
+        let ifname = |bridge: &NatBridge| interface_bytes(&bridge.ifname).to_vec();
+        let each =
+            |element: fn(Vec<u8>) -> Vec<u8>| self.bridges.iter().map(|bridge| element(ifname(bridge))).collect();
+        let mut sets = vec![
+            set(BRIDGES, &[InterfaceName], each(|name| name)),
+            set(SAME_BRIDGE, &[InterfaceName, InterfaceName], each(|name| [&name[..], &name].concat())),
+        ];
+        for family in Family::BOTH {
+            let address = family.address_type();
+            let gateways = |element: fn(Vec<u8>, Vec<u8>) -> Vec<u8>| {
+                let held = self.bridges.iter().filter_map(|bridge| Some((bridge, bridge.gateway_in(family)?)));
+                held.map(|(bridge, gateway)| element(ifname(bridge), octets(gateway.addr()))).collect()
+            };
+            sets.extend(self.maps(family));
+            sets.push(set(family.maps().gateways, &[address], gateways(|_, gateway| gateway)));
+            let own = gateways(|name, gateway| [name, gateway].concat());
+            sets.push(set(family.maps().own_gateway, &[InterfaceName, address], own));
+        }
+        sets
+    }
+
+    /// The maps of published ports.
+    fn maps(&self, family: Family) -> [Set; 3] {
+        use FieldType::{Port, Protocol};
+        let (names, address) = (family.maps(), family.address_type());
+        let by_address = FieldTypes::of(&[address, Protocol, Port]);
+        let map = |name: &str, key| Set {
+            name: name.to_owned(),
+            key,
+            value: Some(FieldTypes::of(&[address, Port])),
+            flags: 0,
+            elements: self.ports(name),
+        };
+        let public = map(names.public, FieldTypes::of(&[Protocol, Port]));
+        [map(names.address, by_address), map(names.loopback, by_address), public]
     }
 
     fn ports(&self, map: &str) -> std::collections::BTreeMap<Vec<u8>, Vec<u8>> {
@@ -187,25 +234,6 @@ impl NatTable {
         elements.filter(|(name, ..)| *name == map).map(|(_, key, value)| (key, value)).collect()
     }
 }
-
-const NF_DROP: u32 = 0;
-const NF_ACCEPT: u32 = 1;
-/// `NFT_CMP_EQ`, `NFT_CMP_NEQ`.
-const EQUAL: u32 = 0;
-const UNEQUAL: u32 = 1;
-/// `NFPROTO_IPV4`.
-const IPV4: u8 = 2;
-/// The loopback link has this index in every network namespace.
-const LOOPBACK_INDEX: u32 = 1;
-/// The conntrack states established and related, as `NFT_CT_STATE` shows them.
-const ANSWERING: u32 = 0b110;
-/// `IPS_DST_NAT`.
-const DESTINATION_TRANSLATED: u32 = 1 << 5;
-/// The first register, and the second and fifth four bytes of the register file.
-const FIRST: Register = 1;
-const SECOND_WORD: Register = 9;
-const THIRD_WORD: Register = 10;
-const SECOND: Register = 2;
 
 const GUARD: &str = "guard";
 const INPUT: &str = "input";
@@ -236,7 +264,7 @@ fn chains() -> Vec<Chain> {
 fn guard_rules() -> Vec<Rule> {
     let guard = |name: &str, offset| {
         let mut rule = vec![meta(MetaKey::InterfaceIndex), compare(UNEQUAL, &LOOPBACK_INDEX.to_ne_bytes())];
-        rule.extend(is_ipv4());
+        rule.extend(Family::V4.is_it());
         // The first byte says it all: a /8.
         rule.extend([
             payload(Field { base: NETWORK_HEADER, offset, length: 1 }, FIRST),
@@ -245,21 +273,25 @@ fn guard_rules() -> Vec<Rule> {
         ]);
         named(GUARD, name, rule)
     };
-    let mut gateway = vec![ct(CT_STATE), mask(&ANSWERING.to_ne_bytes()), compare(EQUAL, &[0; 4])];
-    gateway.extend([meta(MetaKey::InterfaceIndex), compare(UNEQUAL, &LOOPBACK_INDEX.to_ne_bytes())]);
-    gateway.extend(is_ipv4());
-    gateway.extend([payload(DESTINATION_ADDRESS, FIRST), in_set(GATEWAYS, Inverted::No)]);
-    gateway.extend([
-        meta(MetaKey::InterfaceName),
-        payload(DESTINATION_ADDRESS, SECOND),
-        in_set(OWN_GATEWAY, Inverted::Yes),
-    ]);
-    gateway.push(verdict(NF_DROP));
     vec![
         guard("loopback guard: destination", DESTINATION_ADDRESS.offset),
         guard("loopback guard: source", SOURCE_ADDRESS.offset),
-        named(INPUT, "gateway guard", gateway),
     ]
+}
+
+/// A bridge's gateway address is for its own containers and for the host.
+fn gateway_guard(family: Family) -> Rule {
+    let mut gateway = vec![ct(CT_STATE), mask(&ANSWERING.to_ne_bytes()), compare(EQUAL, &[0; 4])];
+    gateway.extend([meta(MetaKey::InterfaceIndex), compare(UNEQUAL, &LOOPBACK_INDEX.to_ne_bytes())]);
+    gateway.extend(family.is_it());
+    gateway.extend([payload(family.destination(), FIRST), in_set(family.maps().gateways, Inverted::No)]);
+    gateway.extend([
+        meta(MetaKey::InterfaceName),
+        payload(family.destination(), SECOND),
+        in_set(family.maps().own_gateway, Inverted::Yes),
+    ]);
+    gateway.push(verdict(NF_DROP));
+    named(INPUT, &format!("gateway guard{}", family.suffix()), gateway)
 }
 
 fn forward_rules() -> Vec<Rule> {
@@ -279,169 +311,84 @@ fn forward_rules() -> Vec<Rule> {
     ]
 }
 
-fn port_rules() -> Vec<Rule> {
+fn port_rules(family: Family) -> [Rule; 5] {
+    let Maps { address, loopback, public, .. } = family.maps();
     let rule = |chain: &str, map: &str| {
-        let mut expressions = is_ipv4().to_vec();
-        let mut registers = [FIRST, SECOND_WORD, THIRD_WORD].into_iter();
-        let mut next = || registers.next().unwrap_or(THIRD_WORD);
-        // An address in 127.0.0.0/8 is always the host's own. Of others only those that are: a packet on its way through
-        // the host to someone else is not ours to lead astray.
-        if map != LOOPBACK_PORTS {
+        let mut expressions = family.is_it().to_vec();
+        // A loopback address is always the host's own. Of others only those that are: a packet on its way through the host
+        // to someone else is not ours to lead astray.
+        if map != loopback {
             expressions.extend([
                 Expression::Fib { result: FIB_ADDRESS_TYPE, flags: FIB_DESTINATION, into: FIRST },
                 compare(EQUAL, &RTN_LOCAL.to_ne_bytes()),
             ]);
         }
-        if map != PUBLIC_PORTS {
-            expressions.push(payload(DESTINATION_ADDRESS, next()));
+        let [protocol, port] = if map == public { [FIRST, SECOND_WORD] } else { family.after_address() };
+        if map != public {
+            expressions.push(payload(family.destination(), FIRST));
         }
-        expressions.push(Expression::Meta { key: MetaKey::TransportProtocol as u32, into: next() });
-        expressions.push(payload(DESTINATION_PORT, next()));
+        expressions.push(Expression::Meta { key: MetaKey::TransportProtocol as u32, into: protocol });
+        expressions.push(payload(DESTINATION_PORT, port));
         expressions.push(Expression::Lookup {
             set: map.to_owned(),
             key: FIRST,
             into: Some(FIRST),
             inverted: Inverted::No,
         });
-        expressions.push(Expression::Nat {
-            kind: NAT_DESTINATION,
-            family: IPV4.into(),
-            address: FIRST,
-            port: SECOND_WORD,
-            flags: 0,
-        });
+        let [port, _] = family.after_address();
+        let family = family.number().into();
+        expressions.push(Expression::Nat { kind: NAT_DESTINATION, family, address: FIRST, port, flags: 0 });
         named(chain, &format!("ports in {map}"), expressions)
     };
-    vec![
-        rule(PREROUTING, ADDRESS_PORTS),
-        rule(PREROUTING, PUBLIC_PORTS),
-        rule(OUTPUT, LOOPBACK_PORTS),
-        rule(OUTPUT, ADDRESS_PORTS),
-        rule(OUTPUT, PUBLIC_PORTS),
+    [
+        rule(PREROUTING, address),
+        rule(PREROUTING, public),
+        rule(OUTPUT, loopback),
+        rule(OUTPUT, address),
+        rule(OUTPUT, public),
     ]
 }
 
-fn loopback_masquerade() -> Rule {
-    let mut rule = is_ipv4().to_vec();
-    rule.extend([payload(Field { length: 1, ..SOURCE_ADDRESS }, FIRST), compare(EQUAL, &[127])]);
+fn loopback_masquerade(family: Family) -> Rule {
+    let mut rule = family.is_it().to_vec();
+    match family {
+        Family::V4 => {
+            rule.extend([payload(Field { length: 1, ..SOURCE_ADDRESS }, FIRST), compare(EQUAL, &[127])]);
+        }
+        Family::V6 => {
+            rule.extend([payload(family.source(), FIRST), compare(EQUAL, &Ipv6Addr::LOCALHOST.octets())]);
+        }
+    }
     rule.extend([meta(MetaKey::OutInterfaceName), in_set(BRIDGES, Inverted::No), masquerade()]);
-    named(POSTROUTING, "masquerade of loopback", rule)
+    named(POSTROUTING, &format!("masquerade of loopback{}", family.suffix()), rule)
 }
 
-fn bridge_masquerade(bridge: &NatBridge) -> Rule {
-    let mut rule = is_ipv4().to_vec();
-    rule.extend(in_subnet(SOURCE_ADDRESS, bridge.subnet));
+fn bridge_masquerade(bridge: &NatBridge, family: Family, subnet: IpNet) -> Rule {
+    let mut rule = family.is_it().to_vec();
+    rule.extend(in_subnet(family.source(), subnet));
     rule.extend([meta(MetaKey::OutInterfaceName), compare(UNEQUAL, &interface_bytes(&bridge.ifname))]);
     // The host speaking to itself from its gateway address leaves nothing.
     rule.extend([meta(MetaKey::OutInterfaceIndex), compare(UNEQUAL, &LOOPBACK_INDEX.to_ne_bytes())]);
     rule.push(masquerade());
-    named(POSTROUTING, &format!("masquerade of bridge {}", bridge.name), rule)
+    named(POSTROUTING, &format!("masquerade of bridge {}{}", bridge.name, family.suffix()), rule)
 }
 
 /// A container that asks for a published port of a neighbour, or of its own, must get the answer by the host, which
 /// translates it back; were the source kept, the neighbour would answer directly.
-fn bridge_hairpin(bridge: &NatBridge) -> Rule {
-    let mut rule = is_ipv4().to_vec();
+fn bridge_hairpin(bridge: &NatBridge, family: Family, subnet: IpNet) -> Rule {
+    let mut rule = family.is_it().to_vec();
     rule.extend([ct(CT_STATUS), mask(&DESTINATION_TRANSLATED.to_ne_bytes()), compare(UNEQUAL, &[0; 4])]);
-    rule.extend(in_subnet(SOURCE_ADDRESS, bridge.subnet));
-    rule.extend(in_subnet(DESTINATION_ADDRESS, bridge.subnet));
+    rule.extend(in_subnet(family.source(), subnet));
+    rule.extend(in_subnet(family.destination(), subnet));
     rule.extend([meta(MetaKey::OutInterfaceName), compare(EQUAL, &interface_bytes(&bridge.ifname)), masquerade()]);
-    named(POSTROUTING, &format!("hairpin of bridge {}", bridge.name), rule)
-}
-
-/// What the kernel knows of a packet besides its bytes (`NFT_META_*`).
-#[derive(Clone, Copy)]
-enum MetaKey {
-    InterfaceIndex = 4,
-    OutInterfaceIndex = 5,
-    InterfaceName = 6,
-    OutInterfaceName = 7,
-    NetworkProtocol = 15,
-    TransportProtocol = 16,
-}
-
-/// A run of bytes in one of a packet's headers.
-#[derive(Clone, Copy)]
-struct Field {
-    base: u32,
-    offset: u32,
-    length: u32,
-}
-
-const NETWORK_HEADER: u32 = 1;
-const TRANSPORT_HEADER: u32 = 2;
-const SOURCE_ADDRESS: Field = Field { base: NETWORK_HEADER, offset: 12, length: 4 };
-const DESTINATION_ADDRESS: Field = Field { base: NETWORK_HEADER, offset: 16, length: 4 };
-/// At the same place in TCP and UDP.
-const DESTINATION_PORT: Field = Field { base: TRANSPORT_HEADER, offset: 2, length: 2 };
-/// `NFT_CT_STATE`, `NFT_CT_STATUS`.
-const CT_STATE: u32 = 0;
-const CT_STATUS: u32 = 2;
-/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`, `RTN_LOCAL`.
-const FIB_ADDRESS_TYPE: u32 = 3;
-const FIB_DESTINATION: u32 = 2;
-const RTN_LOCAL: u32 = 2;
-/// `NFT_NAT_DNAT`.
-const NAT_DESTINATION: u32 = 1;
-
-fn named(chain: &str, name: &str, expressions: Vec<Expression>) -> Rule {
-    Rule { chain: chain.to_owned(), name: name.to_owned(), expressions }
-}
-
-fn meta(key: MetaKey) -> Expression {
-    Expression::Meta { key: key as u32, into: FIRST }
-}
-
-fn ct(key: u32) -> Expression {
-    Expression::Ct { key, into: FIRST }
-}
-
-fn payload(field: Field, into: Register) -> Expression {
-    Expression::Payload { base: field.base, offset: field.offset, length: field.length, into }
-}
-
-fn compare(operation: u32, value: &[u8]) -> Expression {
-    Expression::Compare { operation, register: FIRST, value: value.to_vec() }
-}
-
-fn mask(mask: &[u8]) -> Expression {
-    Expression::Bitwise { from: FIRST, into: FIRST, mask: mask.to_vec(), xor: vec![0; mask.len()] }
-}
-
-fn in_set(set: &str, inverted: Inverted) -> Expression {
-    Expression::Lookup { set: set.to_owned(), key: FIRST, into: None, inverted }
-}
-
-fn verdict(code: u32) -> Expression {
-    Expression::Verdict { code, chain: None }
-}
-
-fn masquerade() -> Expression {
-    Expression::Masquerade { attributes: Vec::new() }
-}
-
-/// In a table of family `inet` the headers of both protocols pass; an offset means nothing before this.
-fn is_ipv4() -> [Expression; 2] {
-    [meta(MetaKey::NetworkProtocol), compare(EQUAL, &[IPV4])]
-}
-
-fn in_subnet(field: Field, subnet: Ipv4Net) -> [Expression; 3] {
-    [payload(field, FIRST), mask(&subnet.netmask().octets()), compare(EQUAL, &subnet.network().octets())]
-}
-
-/// An interface's name as it stands in a register; a longer one is cut, as no interface can have it.
-fn interface_bytes(name: &str) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    let length = name.len().min(bytes.len() - 1);
-    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
-    bytes
+    named(POSTROUTING, &format!("hairpin of bridge {}{}", bridge.name, family.suffix()), rule)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const WEB: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 70, 0, 2), 80);
+    const WEB: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::new(10, 70, 0, 2)), 80);
 
     fn bridge(name: &str) -> NatBridge {
         NatBridge {
@@ -449,6 +396,7 @@ mod tests {
             ifname: format!("br-{name}"),
             subnet: "10.70.0.0/26".parse().unwrap(),
             gateway: Ipv4Addr::new(10, 70, 0, 1),
+            gateway6: Some("fd12::1/64".parse().unwrap()),
         }
     }
 
@@ -478,16 +426,26 @@ mod tests {
     #[test]
     fn a_loopback_port_is_known_to_the_host_alone() {
         check(tcp(NatBind::Loopback, 8080), &["output"], "127.0.0.1 tcp 8080 → 10.70.0.2 80");
-        let address = Ipv4Addr::new(127, 3, 2, 1);
+        let address = IpAddr::V4(Ipv4Addr::new(127, 3, 2, 1));
         check(tcp(NatBind::Address(address), 8080), &["output"], "127.3.2.1 tcp 8080 → 10.70.0.2 80");
     }
 
     #[test]
     fn an_open_port_is_known_to_all() {
-        let address = Ipv4Addr::new(192, 0, 2, 1);
+        let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         check(tcp(NatBind::Address(address), 443), &["prerouting", "output"], "192.0.2.1 tcp 443 → 10.70.0.2 80");
         let udp = NatPortMapping { protocol: NatProtocol::Udp, ..tcp(NatBind::Public, 53) };
         check(udp, &["prerouting", "output"], "udp 53 → 10.70.0.2 80");
+    }
+
+    #[test]
+    fn an_ipv6_port_is_in_maps_of_its_own() {
+        let target = ("fd12::2".parse().unwrap(), 80);
+        let at = |bind| NatPortMapping { target, ..tcp(bind, 443) };
+        let bind = |text: &str| NatBind::Address(text.parse().unwrap());
+        check(at(NatBind::Public), &["prerouting", "output"], "tcp 443 → fd12::2 80");
+        check(at(bind("2001:db8::1")), &["prerouting", "output"], "2001:db8::1 tcp 443 → fd12::2 80");
+        check(at(bind("::1")), &["output"], "::1 tcp 443 → fd12::2 80");
     }
 
     #[test]
@@ -503,6 +461,6 @@ mod tests {
         let mut unique = names.clone();
         unique.sort();
         unique.dedup();
-        assert_eq!(unique.len() + 2, names.len(), "only the two maps looked up in two chains share a name: {names:?}");
+        assert_eq!(unique.len() + 4, names.len(), "only the four maps looked up in two chains share a name: {names:?}");
     }
 }
