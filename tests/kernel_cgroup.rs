@@ -171,7 +171,8 @@ fn what_is_set_is_what_the_kernel_holds() {
     let no_swap = CgroupLimits { swap_max: limits.swap_max.map(|_| 0), cpu_weight: None, ..limits.clone() };
     // A burst that the lower quota could not hold.
     let lower = CpuBandwidth { quota_us: 10_000, period_us: 20_000 };
-    let lower = CgroupLimits { cpu: limits.cpu.map(|_| lower), cpu_burst_us: limits.cpu.map(|_| 9_000), ..limits.clone() };
+    let lower =
+        CgroupLimits { cpu: limits.cpu.map(|_| lower), cpu_burst_us: limits.cpu.map(|_| 9_000), ..limits.clone() };
     for wanted in [raised, no_swap, lower, limits, CgroupLimits::default()] {
         group.set_limits(&wanted).unwrap();
         assert_eq!(group.limits().unwrap(), wanted.as_kernel_would_hold(&branch.hierarchies), "after {wanted:?}");

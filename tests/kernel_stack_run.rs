@@ -143,7 +143,10 @@ fn a_kill_is_told_while_the_container_goes_on() {
     until("the monitor has told", || box_of(&host)["run"]["oom_kills"] == 1);
     let seen = box_of(&host);
     let told = seen["run"]["last_oom"].as_str().unwrap();
-    assert_says(told, &["`perl` (process ", ") was killed: out of memory, the limit of ", "/shop/small.branch is 32MiB"]);
+    assert_says(
+        told,
+        &["`perl` (process ", ") was killed: out of memory, the limit of ", "/shop/small.branch is 32MiB"],
+    );
     assert_eq!(seen["phase"]["state"], "running");
     assert_says(&host.ok(&["logs", "box"]), &[told]);
     host.ok(&["exec", "box", "touch", "/hog"]);

@@ -155,8 +155,20 @@ fn json(usage: &Usage, before: &[Usage]) -> serde_json::Value {
 
 fn rows(now: &[Look], before: &[Look]) -> Vec<Vec<String>> {
     let head = [
-        "STACK", "NAME", "CPU", "OF", "THROTTLED", "MEMORY", "OF", "PEAK", "PIDS", "PRESSURE cpu/mem/io", "RECEIVED", "SENT",
-        "RESTARTS", "OOM",
+        "STACK",
+        "NAME",
+        "CPU",
+        "OF",
+        "THROTTLED",
+        "MEMORY",
+        "OF",
+        "PEAK",
+        "PIDS",
+        "PRESSURE cpu/mem/io",
+        "RECEIVED",
+        "SENT",
+        "RESTARTS",
+        "OOM",
     ];
     let mut rows = vec![head.map(str::to_string).to_vec()];
     for (stack, containers) in now {

@@ -105,19 +105,7 @@ const IO_KEY: Key = key("io", "a list of tables", "[{ device = \"/dev/vda\", rea
 
 pub(super) const CGROUP: Kind = Kind {
     header: "[cgroup.NAME]",
-    keys: &[
-        MEMORY,
-        MEMORY_LOW,
-        MEMORY_HIGH,
-        SWAP,
-        CPU,
-        CPU_BURST,
-        CPU_WEIGHT,
-        CPUSET,
-        CPUSET_MEMS,
-        PIDS,
-        IO_KEY,
-    ],
+    keys: &[MEMORY, MEMORY_LOW, MEMORY_HIGH, SWAP, CPU, CPU_BURST, CPU_WEIGHT, CPUSET, CPUSET_MEMS, PIDS, IO_KEY],
     later: &[],
 };
 

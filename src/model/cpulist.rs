@@ -67,7 +67,8 @@ impl FromStr for CpuList {
 
 impl fmt::Display for CpuList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+        let part =
+            |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
         f.pad(&self.0.iter().map(part).collect::<Vec<_>>().join(","))
     }
 }
@@ -78,7 +79,9 @@ mod tests {
 
     #[test]
     fn a_list_comes_back_in_the_kernels_form() {
-        for (written, held) in [("0", "0"), ("0-3,8", "0-3,8"), ("8, 2,1,0", "0-2,8"), ("0-5,2-3,6", "0-6"), ("3\n", "3")] {
+        for (written, held) in
+            [("0", "0"), ("0-3,8", "0-3,8"), ("8, 2,1,0", "0-2,8"), ("0-5,2-3,6", "0-6"), ("3\n", "3")]
+        {
             assert_eq!(written.parse::<CpuList>().unwrap().to_string(), held, "{written}");
         }
         assert_eq!("0-3,8".parse::<CpuList>().unwrap().count(), 5);

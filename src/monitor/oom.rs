@@ -119,13 +119,7 @@ fn report(kill: &OomKill, hierarchies: &Hierarchies, at: Option<Timestamp>) -> O
         let path = CgroupPath::new(group.trim_start_matches('/')).ok()?;
         Cgroup::open(hierarchies, &path).ok()??.limits().ok()?.memory_max
     });
-    OomReport {
-        at,
-        process: Some(kill.process.clone()),
-        pid: Some(kill.pid),
-        group: kill.limit_group.clone(),
-        limit,
-    }
+    OomReport { at, process: Some(kill.process.clone()), pid: Some(kill.pid), group: kill.limit_group.clone(), limit }
 }
 
 /// The container's group.

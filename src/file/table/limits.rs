@@ -79,8 +79,7 @@ fn burst(reader: &mut Reader, item: Option<Item>, cpu: Option<&At<Cpus>>) -> Opt
     };
     let quota = Duration::from_micros(u64::from(cpu.value.millis) * 100);
     if burst.value > quota {
-        let message =
-            format!("`cpu_burst` is above what `cpu` gives in 100 ms: {:?} of {quota:?}", burst.value);
+        let message = format!("`cpu_burst` is above what `cpu` gives in 100 ms: {:?} of {quota:?}", burst.value);
         let draft = Draft::error(code::LIMIT_CLASH, &burst.span, message).label("more than can be saved up");
         reader.push(draft.other(&cpu.span, "the limit"));
         return None;

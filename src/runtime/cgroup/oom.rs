@@ -33,7 +33,8 @@ impl OomWatch {
         let file = if version == Version::V1 { "memory.oom_control" } else { "memory.events" };
         let failed = |source| CgroupError::Read { path: dir.path().join(file), source };
         if version == Version::V2 {
-            let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|errno| failed(errno.into()))?;
+            let fd =
+                inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|errno| failed(errno.into()))?;
             inotify::add_watch(&fd, dir.path().join(file), WatchFlags::MODIFY).map_err(|errno| failed(errno.into()))?;
             return Ok(Self { fd });
         }

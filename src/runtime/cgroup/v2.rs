@@ -169,10 +169,8 @@ pub fn write_cpu(dir: &GroupDir, old: &CgroupLimits, new: &CgroupLimits) -> Resu
 
 /// Writes what differs between `old` and `new`; an empty list takes the limit away.
 pub fn write_cpuset(dir: &GroupDir, old: &CgroupLimits, new: &CgroupLimits) -> Result<(), CgroupError> {
-    let lists = [
-        ("cpuset.cpus", &old.cpuset_cpus, &new.cpuset_cpus),
-        ("cpuset.mems", &old.cpuset_mems, &new.cpuset_mems),
-    ];
+    let lists =
+        [("cpuset.cpus", &old.cpuset_cpus, &new.cpuset_cpus), ("cpuset.mems", &old.cpuset_mems, &new.cpuset_mems)];
     for (file, old, new) in lists {
         if old != new {
             dir.write(file, new.as_deref().unwrap_or("\n"))?;
