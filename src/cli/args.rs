@@ -50,6 +50,10 @@ pub enum Command {
     Down(DownArgs),
     /// Show what runs, where it listens and how it is.
     Ps(PsArgs),
+    /// Show what containers use.
+    Stats(StatsArgs),
+    /// Show what containers use, again each second.
+    Top(StatsArgs),
     /// Show what containers wrote.
     Logs(LogsArgs),
     /// Run a command in a running container.
@@ -161,6 +165,18 @@ pub struct DownArgs {
 
 #[derive(Debug, Args)]
 pub struct PsArgs {
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Every stack of this host.
+    #[arg(short, long)]
+    pub all: bool,
+    /// Print it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatsArgs {
     #[command(flatten)]
     pub file: FileArg,
     /// Every stack of this host.

@@ -16,6 +16,7 @@ mod progress;
 mod ps;
 mod seccomp;
 mod show;
+mod stats;
 mod style;
 mod terminal;
 mod up;
@@ -52,6 +53,8 @@ pub fn run() -> ExitCode {
         Command::Diff(args) => diff::run(&cli.global, &args),
         Command::Down(args) => down::run(&cli.global, &args),
         Command::Ps(args) => ps::run(&cli.global, &args),
+        Command::Stats(args) => stats::run(&cli.global, &args),
+        Command::Top(args) => stats::run_top(&cli.global, &args),
         Command::Logs(args) => logs::run(&cli.global, &args),
         Command::Exec(args) => exec::run(&cli.global, &args),
         Command::Check(args) => check::run(&args),

@@ -164,20 +164,20 @@ pub(super) const BRIDGE: Kind = Kind {
 
 const MEMORY: Key = key("memory", "a size in a string", "\"512MiB\"");
 const MEMORY_LOW: Key = key("memory_low", "a size in a string", "\"128MiB\"");
+const MEMORY_HIGH: Key = key("memory_high", "a size in a string", "\"384MiB\"");
 const SWAP: Key = key("swap", "a size in a string", "\"256MiB\"");
 const CPU: Key = key("cpu", "a number of processors", "1.5");
+const CPU_BURST: Key = key("cpu_burst", "a duration in a string", "\"50ms\"");
+const CPUSET: Key = key("cpuset", "a list of processors in a string", "\"0-3,8\"");
+const CPUSET_MEMS: Key = key("cpuset_mems", "a list of memory nodes in a string", "\"0\"");
 const CPU_WEIGHT: Key = key("cpu_weight", "an integer from 1 to 10000", "100");
 const PIDS: Key = key("pids", "an integer", "512");
 const IO_KEY: Key = key("io", "a list of tables", "[{ device = \"/dev/vda\", read_bps = \"10MiB\" }]");
 
 pub(super) const CGROUP: Kind = Kind {
     header: "[cgroup.NAME]",
-    keys: &[MEMORY, MEMORY_LOW, SWAP, CPU, CPU_WEIGHT, PIDS, IO_KEY],
-    later: &[
-        ("cpuset", "the kernel places the containers"),
-        ("cpu_burst", "`cpu` bounds every 100 ms"),
-        ("memory_high", "`memory` is a hard limit, `memory_low` protects"),
-    ],
+    keys: &[MEMORY, MEMORY_LOW, MEMORY_HIGH, SWAP, CPU, CPU_BURST, CPU_WEIGHT, CPUSET, CPUSET_MEMS, PIDS, IO_KEY],
+    later: &[],
 };
 
 pub(super) const VOLUME: Kind = Kind {
@@ -206,9 +206,13 @@ pub(super) const CONTAINER: Kind = Kind {
         key("cgroup", "a string", "\"backend\""),
         MEMORY,
         MEMORY_LOW,
+        MEMORY_HIGH,
         SWAP,
         CPU,
+        CPU_BURST,
         CPU_WEIGHT,
+        CPUSET,
+        CPUSET_MEMS,
         PIDS,
         IO_KEY,
         key("volume", "a list of strings", "[\"data:/var/lib/data\"]"),
@@ -226,6 +230,7 @@ pub(super) const CONTAINER: Kind = Kind {
         key("cap_drop", "a list of strings", "[\"ALL\"]"),
         key("ulimit", "a table of limits", "{ nofile = 65536, core = [0, 0] }"),
         key("sysctl", "a table of strings and integers", "{ \"net.core.somaxconn\" = 1024 }"),
+        key("oom_score_adj", "an integer from -1000 to 1000", "500"),
         key("stop_signal", "a signal's name or number", "\"SIGINT\""),
         key("stop_timeout", "a duration in a string", "\"10s\""),
         key("init", "true or false", "true"),
@@ -249,9 +254,6 @@ pub(super) const CONTAINER: Kind = Kind {
         ("userns", "user 0 of the container is user 0 of the host, without its capabilities"),
         ("drain", "connections end when the container stops"),
         ("dns", "the host's own resolvers are used"),
-        ("cpuset", "the kernel places the container"),
-        ("memory_high", "`memory` is a hard limit, `memory_low` protects"),
-        ("oom_score_adj", "the kernel's own choice stands"),
         ("apparmor", "`seccomp`, `cap_drop` and `read_only` confine the container"),
     ],
 };

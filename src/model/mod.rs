@@ -2,6 +2,7 @@
 
 pub mod build;
 mod container;
+mod cpulist;
 mod name;
 mod port;
 mod reference;
@@ -13,6 +14,7 @@ pub use container::{
     Condition, ConfigFile, Container, Health, HealthAction, ImageUse, Limits, LogLimits, MountSource, MountUse,
     OnChange, Probe, Restart, Seccomp, Secret, Ulimit, UserSpec, VolumeUse, WatchAction, WatchRule,
 };
+pub use cpulist::{CpuList, CpuListError};
 pub use name::{Name, NameError};
 pub use port::{PortBind, PortMap, Protocol};
 pub use reference::ImageReference;

@@ -271,6 +271,7 @@ fn desire_container(
         init: container.init,
         labels: container.labels.clone(),
         seccomp: seccomp(&container.seccomp, resolved)?,
+        oom_score_adj: container.oom_score_adj,
         endpoints,
     };
     let live = LiveSpec {

@@ -39,6 +39,8 @@ pub struct ContainerSpec {
     pub init: bool,
     pub labels: IndexMap<String, String>,
     pub seccomp: SeccompSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -103,6 +103,8 @@ pub struct RunFacts {
     pub monitor: Option<i32>,
     pub restarts: u32,
     pub oom_kills: u64,
+    /// The last of them, in words.
+    pub last_oom: Option<String>,
     /// Seconds since the epoch.
     pub started_at: Option<i64>,
     pub last_probe: Option<String>,

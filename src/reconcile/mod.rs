@@ -29,7 +29,7 @@ pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
 pub use host::{BuildWatch, Rebuild};
 pub use host::{
-    ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock, SyncWish, Synced,
+    ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock, SyncWish, Synced, Usage,
 };
 pub use library::{Checked, ImageDifference, ImageLibrary, LibraryError, PruneWish, Pruned};
 pub use lockfile::{ImageLock, ImageLockError};

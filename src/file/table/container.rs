@@ -113,6 +113,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
         init: reader.boolean(section.get("init")).unwrap_or(true),
         labels: env::labels(reader, section),
         log: log(reader, section),
+        oom_score_adj: oom_score_adj(reader, section),
     };
     ContainerSheet {
         container,
@@ -128,6 +129,16 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
         cpu_span,
         image_name: image_text.map(|text| text.value),
     }
+}
+
+fn oom_score_adj(reader: &mut Reader, section: &Section) -> Option<i16> {
+    let number = reader.number(section.get("oom_score_adj"))?;
+    if number.value.fract() == 0.0 && (-1000.0..=1000.0).contains(&number.value) {
+        return Some(number.value as i16);
+    }
+    let message = format!("`oom_score_adj` must be an integer from -1000 to 1000, not {}", number.value);
+    reader.push(Draft::error(code::OUT_OF_RANGE, &number.span, message));
+    None
 }
 
 fn command(reader: &mut Reader, section: &Section, key: &str) -> Option<Vec<String>> {

@@ -466,9 +466,13 @@ fn limit_key(field: &str) -> &str {
     match field {
         "memory.max" => "memory",
         "memory.low" => "memory_low",
+        "memory.high" => "memory_high",
         "memory.swap.max" => "swap",
         "cpu.max" => "cpu",
+        "cpu.max.burst" => "cpu_burst",
         "cpu.weight" => "cpu_weight",
+        "cpuset.cpus" => "cpuset",
+        "cpuset.mems" => "cpuset_mems",
         "pids.max" => "pids",
         "io.max" => "io",
         other => other,

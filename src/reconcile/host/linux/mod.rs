@@ -13,6 +13,7 @@ mod network;
 mod observe;
 mod registries;
 mod sync;
+mod usage;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -44,6 +45,7 @@ use images::KnownImage;
 pub use lock::{LockError, StackLock};
 pub use registries::Renewal;
 pub use sync::{SyncWish, Synced};
+pub use usage::Usage;
 
 /// Where things are on this host; other places in tests.
 #[derive(Clone, Debug)]

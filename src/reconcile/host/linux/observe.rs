@@ -233,6 +233,7 @@ fn facts(found: &Found) -> RunFacts {
         monitor: Some(status.monitor_pid).filter(|_| lives),
         restarts: status.restarts,
         oom_kills: status.oom_kills,
+        last_oom: status.last_oom.as_ref().map(|report| report.text()),
         started_at: status.started_at.map(|time| time.as_second()),
         last_probe: status.last_probe.as_ref().map(|probe| probe.text.clone()),
     }
