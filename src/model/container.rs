@@ -21,8 +21,10 @@ pub struct Container {
     pub hostname: Option<String>,
     /// `env_file` first, then `env`; the image's own come before both.
     pub env: IndexMap<String, String>,
-    /// In the file's order; the first gives the default route. Empty: loopback only.
+    /// In the file's order. Empty: loopback only.
     pub bridges: Vec<Name>,
+    /// One of `bridges`. `None`: the first that is not internal.
+    pub gateway: Option<Name>,
     pub cgroup: Option<Name>,
     pub limits: Limits,
     pub volumes: Vec<VolumeUse>,
