@@ -211,7 +211,7 @@ impl Host for FakeHost {
         self.step()?;
         let mut world = self.world.borrow_mut();
         match action {
-            Action::EnableForwarding => world.forwarding = true,
+            Action::EnableForwarding { .. } => world.forwarding = true,
             Action::EnableForwarding6 { .. } => world.forwarding6 = true,
             Action::CreateRoot => world.root = ActualRoot::Finished,
             Action::RemoveRoot => {

@@ -153,9 +153,9 @@ pub(super) const BRIDGE: Kind = Kind {
         key("subnet6", "an IPv6 subnet in a string", "\"fd12:3456:789a:1::/64\""),
         key("ipv6", "true or false", "false"),
         key("mtu", "an integer, in bytes", "1450"),
+        key("internal", "true or false", "true"),
     ],
     later: &[
-        ("internal", "containers of a bridge reach out through the host"),
         ("egress", "containers of a bridge reach out through the host"),
         ("allow", "containers of one bridge reach each other on every port"),
         ("isolate", "containers of one bridge reach each other"),
@@ -202,6 +202,7 @@ pub(super) const CONTAINER: Kind = Kind {
         key("env", "a table of strings, numbers and booleans", "{ PORT = \"80\" }"),
         key("env_file", "a list of strings", "[\"web.env\"]"),
         key("bridge", "a list of strings", "[\"front\"]"),
+        key("gateway", "a bridge in a string", "\"front\""),
         key("port", "a list of strings", "[\"8080:80\"]"),
         key("cgroup", "a string", "\"backend\""),
         MEMORY,

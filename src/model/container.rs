@@ -25,8 +25,10 @@ pub struct Container {
     pub env_files: Vec<PathBuf>,
     /// What `stack watch` does for it.
     pub watch: Vec<WatchRule>,
-    /// In the file's order; the first gives the default route. Empty: loopback only.
+    /// In the file's order. Empty: loopback only.
     pub bridges: Vec<Name>,
+    /// One of `bridges`. `None`: the first that is not internal.
+    pub gateway: Option<Name>,
     pub cgroup: Option<Name>,
     pub limits: Limits,
     pub volumes: Vec<VolumeUse>,

@@ -30,6 +30,15 @@ pub struct Origins {
     pub lines: HashMap<String, u32>,
 }
 
+impl Stack {
+    /// The bridge by which a container's default route leads and by which its published ports lead to it. `None` where it
+    /// is on internal bridges alone, or on none.
+    pub fn way_out<'a>(&self, container: &'a Container) -> Option<&'a Name> {
+        let leads_out = |name: &&Name| self.bridges.get(*name).is_some_and(|bridge| !bridge.internal);
+        container.gateway.as_ref().or_else(|| container.bridges.iter().find(leads_out))
+    }
+}
+
 /// A line of the stack file, for "why" in a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
@@ -105,6 +114,8 @@ pub struct Bridge {
     pub subnet6: Option<Ipv6Net>,
     /// Whether it carries IPv6 beside IPv4, where the host does and the MTU lets it.
     pub ipv6: bool,
+    /// Whether no way leads out of it or in: its containers reach each other and the host.
+    pub internal: bool,
     /// Bytes; `None`: the kernel's default of 1500.
     pub mtu: Option<u32>,
 }

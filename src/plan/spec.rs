@@ -59,7 +59,7 @@ pub struct Endpoint {
     pub interface: String,
     pub address: Ipv4Addr,
     pub prefix: u8,
-    /// Only on the first: the way out.
+    /// Only on the one that is the way out.
     pub gateway: Option<Ipv4Addr>,
     /// On a bridge that carries IPv6. The last bytes are those of the IPv4 address within its subnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -19,6 +19,8 @@ pub type KernelLimits = IndexMap<&'static str, String>;
 pub struct Actual {
     /// `net.ipv4.ip_forward`.
     pub forwarding: bool,
+    /// The host's links but for loopback and those of stacks.
+    pub other_links: Vec<String>,
     /// Whether links of the host can have IPv6.
     pub ipv6: bool,
     /// `net.ipv6.conf.all.forwarding`.

@@ -23,6 +23,7 @@ pub(in crate::file) struct ContainerSheet {
     /// `bridges`, `cgroup` and `after` name only what could be a name; their references are checked later.
     pub container: Container,
     pub bridges: Vec<At<String>>,
+    pub gateway: Option<At<String>>,
     pub cgroup: Option<At<String>>,
     pub volumes: Vec<At<String>>,
     pub ports: Vec<At<PortMap>>,
@@ -66,6 +67,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
     let LimitsSheet { mut limits, memory_span, cpu_span } = limits::read(reader, section);
     limits.pids = limits.pids.or(Some(DEFAULT_PIDS));
     let (bridges, cgroup) = (bridges(reader, section), cgroup(reader, section));
+    let gateway = reader.text(section.get("gateway")).map(|text| At::new(text.value, text.span));
     let ports = port::read(reader, section);
     let after = after(reader, section);
     let replicas = reader.integer(section.get("replicas"), 1..=MAX_REPLICAS);
@@ -87,6 +89,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
         env_files,
         watch: watch::read(reader, section),
         bridges: bridges.iter().filter_map(name).collect(),
+        gateway: gateway.as_ref().and_then(name),
         cgroup: cgroup.as_ref().and_then(name),
         limits,
         volumes: storage.volumes,
@@ -118,6 +121,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
     ContainerSheet {
         container,
         bridges,
+        gateway,
         cgroup,
         volumes: storage.volume_names,
         ports,

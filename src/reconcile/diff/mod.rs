@@ -184,7 +184,10 @@ impl Differ<'_> {
                     place: None,
                 };
                 let why = "bridges need the host to forward packets";
-                self.push(Draft::new(resource, Verb::Live, why, Action::EnableForwarding).changes(vec![change]), &[]);
+                let shut = self.actual.other_links.clone();
+                let changes = std::iter::once(change).chain(shut_change(&shut)).collect();
+                let action = Action::EnableForwarding { shut };
+                self.push(Draft::new(resource, Verb::Live, why, action).changes(changes), &[]);
             }
             (true, true) => self.unchanged += 1,
             (false, _) => {}
@@ -208,7 +211,9 @@ impl Differ<'_> {
         let advised = self.actual.advised.clone();
         changes.extend(advised.iter().map(|link| change(format!("net.ipv6.conf.{link}.accept_ra"), "1", "2")));
         let why = "bridges need the host to forward packets";
-        let action = Action::EnableForwarding6 { advised };
+        let shut = self.actual.other_links.clone();
+        changes.extend(shut_change(&shut));
+        let action = Action::EnableForwarding6 { shut, advised };
         self.push(Draft::new(ResourceId::new(Kind::Sysctl, field), Verb::Live, why, action).changes(changes), &[]);
     }
 
@@ -451,6 +456,13 @@ impl Differ<'_> {
 
 fn root_cgroup() -> ResourceId {
     ResourceId::new(Kind::Cgroup, "/")
+}
+
+/// That a host which forwarded nothing goes on so between its other links.
+fn shut_change(links: &[String]) -> Option<Change> {
+    let to = Some(format!("stays off, by a table of its own: {}", links.join(", ")));
+    let field = "forwarding between other links".into();
+    (!links.is_empty()).then_some(Change { field, from: Some("off".into()), to, place: None })
 }
 
 fn up_or_down(up: bool) -> String {

@@ -244,10 +244,8 @@ impl Host for LinuxHost {
     async fn apply(&self, action: &Action) -> Result<(), HostError> {
         let owned = action.clone();
         match owned {
-            Action::EnableForwarding6 { advised } => {
-                self.sysctls.enable_ipv6_forward(&advised).doing(|| "switch on net.ipv6.conf.all.forwarding")
-            }
-            Action::EnableForwarding => self.sysctls.enable_ip_forward().doing(|| "switch on net.ipv4.ip_forward"),
+            Action::EnableForwarding { shut } => self.enable_forwarding(&shut),
+            Action::EnableForwarding6 { shut, advised } => self.enable_forwarding6(&shut, &advised),
             Action::CreateRoot => self.create_root_cgroup(),
             Action::RemoveRoot => self.blocking(|host| host.remove_root_cgroup()).await,
             Action::CreateBranch { name, limits } => self.create_branch(&name, &limits),

@@ -28,6 +28,7 @@ impl LinuxHost {
         let forwarding6 = self.sysctls.ipv6_forward().doing(|| "read net.ipv6.conf.all.forwarding")?;
         Ok(Actual {
             forwarding: self.sysctls.ip_forward().doing(|| "read net.ipv4.ip_forward")?,
+            other_links: other_links(&links),
             ipv6: self.sysctls.ipv6().doing(|| "read net.ipv6.conf.all.disable_ipv6")?,
             forwarding6: forwarding6 == Some(true),
             advised: match forwarding6 {
@@ -176,6 +177,11 @@ impl LinuxHost {
             .filter_map(|(target, copy)| Some((target.to_string(), self.hash_content(&bundle.join(copy)).ok()?)))
             .collect()
     }
+}
+
+fn other_links(links: &[ObservedLink]) -> Vec<String> {
+    let ours = |name: &str| name == "lo" || ["stk", "stv"].iter().any(|prefix| name.starts_with(prefix));
+    links.iter().map(|link| link.name.clone()).filter(|name| !ours(name)).collect()
 }
 
 /// A bundle's copy of the spec explains and never decides: one that cannot be read is as good as none.
