@@ -23,12 +23,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         thread.send(nix::unistd::gettid().as_raw() as u32)?;
         let gateway = gate.recv()?;
         let address = ipnet::Ipv4Net::new(WEB, 26)?;
-        configure_endpoint(&[EndpointConfig { name: "eth0".into(), address, gateway: Some(gateway) }])?;
+        configure_endpoint(&[EndpointConfig {
+            name: "eth0".into(),
+            address,
+            gateway: Some(gateway),
+            address6: None,
+            gateway6: None,
+        }])?;
         let listener = TcpListener::bind((WEB, 80))?;
         thread.send(0)?;
         Ok(write!(listener.accept()?.0, "hello from {WEB}")?)
     });
-    let bridge = BridgeSpec { name: "front".into(), address: "10.70.0.1/26".parse()?, mtu: 1500, alias: "demo".into() };
+    let bridge = BridgeSpec {
+        name: "front".into(),
+        address: "10.70.0.1/26".parse()?,
+        address6: None,
+        mtu: 1500,
+        alias: "demo".into(),
+    };
     let netns_pid = number.recv()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let links = Links::connect()?;
@@ -45,9 +57,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         links.create_veth_pair(&veth).await
     })?;
     Sysctls::default().enable_ip_forward()?;
-    Sysctls::default().enable_bridge_switches("front")?;
-    let port =
-        NatPortMapping { bind: NatBind::Loopback, host_port: 8080, protocol: NatProtocol::Tcp, target: (WEB, 80) };
+    Sysctls::default().enable_bridge_switches("front", None)?;
+    let port = NatPortMapping {
+        bind: NatBind::Loopback,
+        host_port: 8080,
+        protocol: NatProtocol::Tcp,
+        target: (WEB.into(), 80),
+    };
     let nat = NatTable { bridges: vec![NatBridge::of("front", &bridge)], mappings: vec![port], services: vec![] };
     Nft::open()?.replace_table("demo", &nat.ruleset(), "demo")?;
     go.send(bridge.address.addr())?;

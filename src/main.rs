@@ -11,5 +11,8 @@ fn main() -> std::process::ExitCode {
             None => std::process::ExitCode::from(64),
         };
     }
+    if arguments.peek().is_some_and(stack::build::is_step) {
+        return stack::build::step_main(arguments);
+    }
     stack::cli::run()
 }

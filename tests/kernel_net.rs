@@ -41,8 +41,13 @@ fn a_bridge_and_a_veth_pair_are_as_they_were_declared() {
 fn a_bridge_keeps_its_mtu_when_its_last_port_goes() {
     let (host, container) = (Namespace::new(), Namespace::new());
     host.with_links(async |links| {
-        let spec =
-            BridgeSpec { name: "b".into(), address: "10.9.0.1/26".parse().unwrap(), mtu: 1400, alias: "label".into() };
+        let spec = BridgeSpec {
+            name: "b".into(),
+            address: "10.9.0.1/26".parse().unwrap(),
+            address6: None,
+            mtu: 1400,
+            alias: "label".into(),
+        };
         let bridge_index = links.create_bridge(&spec).await.unwrap();
         let veth = VethSpec {
             host_name: "v".into(),
@@ -72,7 +77,7 @@ fn a_link_with_a_small_mtu_is_made_too() {
     let (host, container) = (Namespace::new(), Namespace::new());
     host.with_links(async |links| {
         let address = "10.9.0.1/26".parse().unwrap();
-        let spec = BridgeSpec { name: "b".into(), address, mtu: 576, alias: "label".into() };
+        let spec = BridgeSpec { name: "b".into(), address, address6: None, mtu: 576, alias: "label".into() };
         let bridge_index = links.create_bridge(&spec).await.unwrap();
         let veth = VethSpec {
             host_name: "v".into(),
@@ -95,7 +100,7 @@ fn a_strangers_link_of_the_same_name_is_left_alone() {
     host.program("ip link add name ve-front2 type bridge");
     host.with_links(async |links| {
         let address = "10.9.0.1/26".parse().unwrap();
-        let spec = BridgeSpec { name: "front".into(), address, mtu: 1400, alias: "label".into() };
+        let spec = BridgeSpec { name: "front".into(), address, address6: None, mtu: 1400, alias: "label".into() };
         links.create_bridge(&spec).await.unwrap_err();
         let bridge_index = links.list().unwrap().iter().find(|link| link.name == "front").unwrap().index;
         let veth = VethSpec {
@@ -149,11 +154,11 @@ fn a_namespace_is_repaired_by_configuring_it_again() {
         [
             EndpointDifference::LoopbackDown,
             EndpointDifference::LinkDown { name: name() },
-            EndpointDifference::RouteMissing { name: name(), gateway: gateway("front") }
+            EndpointDifference::RouteMissing { name: name(), gateway: gateway("front").into() }
         ]
     );
     world.web.program("ip addr flush dev eth0");
-    let missing = EndpointDifference::AddressMissing { name: name(), address: declared[0].address };
+    let missing = EndpointDifference::AddressMissing { name: name(), address: declared[0].address.into() };
     assert!(world.web.run(observe).contains(&missing));
     world.web.run(|| configure_endpoint(&declared).unwrap());
     assert_eq!(world.web.run(observe), []);
@@ -206,8 +211,8 @@ fn check_what_is_reached(world: &World) {
     world.client.serve_tcp(Ipv4Addr::UNSPECIFIED, 80);
     world.publish(&[
         tcp(NatBind::Loopback, 8080, (WEB, 80)),
-        tcp(NatBind::Address(Ipv4Addr::new(127, 0, 0, 7)), 8087, (WEB, 80)),
-        tcp(NatBind::Address(HOST), 8081, (WEB, 80)),
+        tcp(NatBind::Address(Ipv4Addr::new(127, 0, 0, 7).into()), 8087, (WEB, 80)),
+        tcp(NatBind::Address(HOST.into()), 8081, (WEB, 80)),
         tcp(NatBind::Public, 8443, (WEB, 80)),
         tcp(NatBind::Public, 8444, (OTHER, 80)),
     ]);
@@ -245,7 +250,7 @@ fn what_is_not_published_is_not_reached() {
     world.host.serve_tcp(LOOPBACK, 6000);
     world.host.serve_tcp(gateway("front"), 6001);
     neighbour_routes_everything_to_us(&world);
-    world.publish(&[tcp(NatBind::Loopback, 8080, (WEB, 80)), tcp(NatBind::Address(HOST), 8081, (WEB, 80))]);
+    world.publish(&[tcp(NatBind::Loopback, 8080, (WEB, 80)), tcp(NatBind::Address(HOST.into()), 8081, (WEB, 80))]);
     assert!(world.client.ask(HOST, 8081).is_ok(), "the way itself is open");
     for (who, from, to, port) in [
         ("client, loopback port by the host's address", &world.client, HOST, 8080),
@@ -357,7 +362,7 @@ fn a_table_just_written_has_no_differences() {
     let host = Namespace::new();
     let ports = [
         tcp(NatBind::Loopback, 8080, (WEB, 80)),
-        tcp(NatBind::Address(HOST), 443, (WEB, 8443)),
+        tcp(NatBind::Address(HOST.into()), 443, (WEB, 8443)),
         udp(NatBind::Public, 53, (DB, 53)),
     ];
     host.run(|| {
@@ -482,7 +487,7 @@ fn a_flushed_ruleset_is_a_missing_table() {
 fn a_thousand_ports_are_one_transaction() {
     let host = Namespace::new();
     let ports: Vec<_> = (0..1000)
-        .map(|n| tcp(NatBind::Address(HOST), 10_000 + n, (WEB, n)))
+        .map(|n| tcp(NatBind::Address(HOST.into()), 10_000 + n, (WEB, n)))
         .chain((0..1000).map(|n| udp(NatBind::Public, 10_000 + n, (DB, n))))
         .collect();
     host.run(|| Nft::open().unwrap().replace_table(TABLE, &nat(&ports).ruleset(), "label").unwrap());
@@ -517,9 +522,12 @@ fn a_port_of_several_and_a_service_are_taken_by_turns() {
     world.db.serve_udp(53, "db");
     let service = Ipv4Addr::new(10, 70, 0, 60);
     world.host.program("ip addr add 10.70.0.60/32 dev front");
-    let services = [WEB, DB].map(|target| NatService { ifname: "front".into(), address: service, target }).to_vec();
-    let table =
-        NatTable { services, ..nat(&[udp(NatBind::Public, 5353, (WEB, 53)), udp(NatBind::Public, 5353, (DB, 53))]) };
+    let services =
+        [WEB, DB].map(|target| NatService { ifname: "front".into(), address: service.into(), target: target.into() });
+    let table = NatTable {
+        services: services.to_vec(),
+        ..nat(&[udp(NatBind::Public, 5353, (WEB, 53)), udp(NatBind::Public, 5353, (DB, 53))])
+    };
     world.host.run(|| Nft::open().unwrap().replace_table(TABLE, &table.ruleset(), "v1 shop nat 00").unwrap());
     let found = world.host.run(|| Nft::open().unwrap().observe(TABLE).unwrap().unwrap());
     assert_eq!(differences(&table.ruleset(), &found), [], "the kernel shows it as it was written");
@@ -538,5 +546,5 @@ fn a_port_of_several_and_a_service_are_taken_by_turns() {
     let client = world.client.udp(HOST, 5353);
     let before = exchange(&client).unwrap();
     let address = if before.starts_with("web") { WEB } else { DB };
-    assert!(world.host.run(|| Flows::open().unwrap().forget_datagrams(address).unwrap()) >= 1);
+    assert!(world.host.run(|| Flows::open().unwrap().forget_datagrams(address.into()).unwrap()) >= 1);
 }

@@ -9,5 +9,13 @@ mod bundle;
 mod configuration;
 #[path = "oci/lifecycle.rs"]
 mod lifecycle;
+#[path = "oci/misses.rs"]
+mod misses;
+#[path = "oci/mounts.rs"]
+mod mounts;
+#[path = "oci/namespaces.rs"]
+mod namespaces;
+#[path = "oci/seccomp.rs"]
+mod seccomp;
 #[path = "oci/terminal.rs"]
 mod terminal;

@@ -250,6 +250,120 @@ fn passwords_are_asked_for_and_found_in_each_kind_of_file() {
 }
 
 #[test]
+fn a_credential_helper_is_asked_and_tls_carries_the_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, certificate) = certificate(folder.path());
+    let htpasswd = folder.path().join("htpasswd");
+    fs::write(&htpasswd, run(Command::new("htpasswd").args(["-Bbn", "user", "secret"]))).unwrap();
+    let registry = Registry::start(&format!(
+        "  tls: {{certificate: {}, key: {}}}\nauth:\n  htpasswd: {{realm: test, path: {}}}\n",
+        certificate.display(),
+        key.display(),
+        htpasswd.display()
+    ));
+    // The helper answers for this registry alone.
+    let helper = folder.path().join("docker-credential-test");
+    let script = format!(
+        "#!/bin/sh\nread -r name\n[ \"$1 $name\" = \"get {}\" ] || exit 1\necho '{{\"Username\":\"user\",\"Secret\":\"secret\"}}'\n",
+        registry.address
+    );
+    fs::write(&helper, script).unwrap();
+    fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let auth = folder.path().join("config.json");
+    fs::write(&auth, json!({"credHelpers": {registry.address.to_string(): "test"}}).to_string()).unwrap();
+    let layout = layout(folder.path(), Packing::Gzip);
+    let reference = format!("{}/team/web:1", registry.address);
+    let settings = folder.path().join("registries.toml");
+    let ca = format!("[registry.\"{}\"]\nca = \"{}\"\n", registry.address, certificate.display());
+    fs::write(&settings, &ca).unwrap();
+    let stack = |data: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stack"));
+        let path = format!("{}:/usr/bin:/bin", folder.path().display());
+        command.env("PATH", path).env("REGISTRY_AUTH_FILE", &auth).env("STACK_REGISTRIES", &settings);
+        command.env("STACK_DATA_DIR", folder.path().join(data)).arg("image").args(args).output().unwrap()
+    };
+    assert!(stack("a", &["import", &format!("oci:{}", layout.display()), &reference]).status.success());
+    let pushed = stack("a", &["push", &reference]);
+    assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
+    assert!(stack("b", &["pull", &reference]).status.success());
+    // Without its certificate it is not spoken to, and without a helper that knows it, it refuses.
+    fs::write(&settings, "").unwrap();
+    let refused = stack("c", &["pull", &reference]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("cannot reach"), "{refused:?}");
+    fs::write(&settings, &ca).unwrap();
+    fs::write(&helper, "#!/bin/sh\nexit 1\n").unwrap();
+    let refused = stack("c", &["pull", &reference]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("refuses access to `team/web`"), "{refused:?}");
+    fs::write(&settings, "[registry.x]\n").unwrap();
+    assert!(String::from_utf8_lossy(&stack("c", &["ls"]).stderr).contains("names the registry `x`"));
+}
+
+#[test]
+fn a_token_service_is_asked_for_what_is_to_be_done() {
+    let registry = Registry::start("");
+    let (reference, image) = published(&registry, Packing::Gzip);
+    let gate = registry::TokenGate::before(registry.address, "dXNlcjpzZWNyZXQ=");
+    let reference: Reference =
+        reference.to_string().replace(reference.registry(), &gate.address.to_string()).parse().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let auth = folder.path().join("auth.json");
+    let entry = json!({"auths": {gate.address.to_string(): {"auth": "dXNlcjpzZWNyZXQ="}}});
+    fs::write(&auth, entry.to_string()).unwrap();
+    let place = Place::new(RegistryOptions { credentials: vec![auth], ..RegistryOptions::default() });
+    check_tree(&place.pull(&reference).unwrap());
+    let image = StoredImage { reference: reference.clone(), ..image };
+    push(&place.client, &place.store, (&image, &reference), &|_| {}).unwrap();
+    let asked = gate.asked.lock().unwrap().clone();
+    assert!(asked.iter().any(|query| query.contains("pull") && !query.contains("push")), "{asked:?}");
+    assert!(asked.iter().any(|query| query.contains("push")), "{asked:?}");
+    // Who has no password gets no token.
+    let error = fetch(&Place::new(RegistryOptions::default()).client, &place.store, (&reference, None)).unwrap_err();
+    assert!(matches!(error, RegistryError::Status { status: 401, .. } | RegistryError::Denied { .. }), "{error}");
+}
+
+#[test]
+fn mirrors_are_asked_in_order_and_the_registry_where_they_fail() {
+    let (origin, mirror) = (Registry::start(""), Registry::start(""));
+    let (reference, image) = published(&origin, Packing::Gzip);
+    // Nobody listens at the first; the second has it below a prefix.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let prefix = format!("{}/cache", mirror.address);
+    let copy = reference.at_mirror(&prefix).unwrap();
+    let place = Place::new(RegistryOptions::default());
+    import(&place, Packing::Gzip, &reference);
+    push(&place.client, &place.store, (&image, &copy), &|_| {}).unwrap();
+    let mirrors = [(reference.registry().to_owned(), vec![gone.to_string(), prefix])];
+    let mirrored = || Place::new(RegistryOptions { mirrors: mirrors.clone().into(), ..RegistryOptions::default() });
+    // The registry itself has lost a layer: only the mirror can have given it.
+    let blobs = |registry: &Registry| -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let image = place.store.resolve(&ImageOrigin::Registry { reference: reference.clone() }).unwrap();
+        for layer in &image.layers {
+            let stack::runtime::image::LayerSource::Blob(layer) = layer else { panic!("a blob") };
+            found.push(registry.blob(&layer.digest.unwrap().hex()));
+        }
+        found
+    };
+    let lost = blobs(&origin)[0].clone();
+    fs::rename(&lost, lost.with_extension("away")).unwrap();
+    let first = mirrored();
+    check_tree(&first.pull(&reference).unwrap());
+    assert_eq!(first.store.stored(&reference).unwrap().unwrap().resolved, image.manifest);
+    fs::rename(lost.with_extension("away"), &lost).unwrap();
+    // A mirror that lacks a layer, has it damaged, or has nothing at all.
+    let damaged = blobs(&mirror);
+    fs::remove_file(&damaged[0]).unwrap();
+    let mut bytes = fs::read(&damaged[1]).unwrap();
+    bytes[10_000] ^= 1;
+    fs::write(&damaged[1], bytes).unwrap();
+    let second = mirrored();
+    check_tree(&second.pull(&reference).unwrap());
+    second.is_tidy();
+    drop(mirror);
+    check_tree(&mirrored().pull(&reference).unwrap());
+}
+
+#[test]
 fn skopeo_and_umoci_read_ours_and_we_read_theirs() {
     let registry = Registry::start("");
     let (reference, image) = published(&registry, Packing::Gzip);
@@ -339,10 +453,9 @@ fn a_list_is_followed_to_this_host_and_artifacts_are_refused() {
     assert!(matches!(&error, RegistryError::NotAnImage { media_type, .. } if media_type.ends_with("chart")), "{error}");
 }
 
-#[test]
-fn https_needs_a_certificate_that_is_trusted() {
-    let folder = tempfile::tempdir().unwrap();
-    let (key, certificate) = (folder.path().join("key.pem"), folder.path().join("cert.pem"));
+/// A key, and a certificate for the loopback that it signed itself.
+fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
+    let (key, certificate) = (folder.join("key.pem"), folder.join("cert.pem"));
     run(Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"])
         .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
@@ -350,6 +463,13 @@ fn https_needs_a_certificate_that_is_trusted() {
         .arg(&key)
         .arg("-out")
         .arg(&certificate));
+    (key, certificate)
+}
+
+#[test]
+fn https_needs_a_certificate_that_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, certificate) = certificate(folder.path());
     let registry =
         Registry::start(&format!("  tls: {{certificate: {}, key: {}}}\n", certificate.display(), key.display()));
     let reference: Reference = format!("{}/team/web:1", registry.address).parse().unwrap();

@@ -41,7 +41,7 @@ struct FakeHost {
 impl FakeHost {
     fn new(stack: &Name) -> Self {
         FakeHost {
-            world: RefCell::default(),
+            world: RefCell::new(Actual { ipv6: true, ..Actual::default() }),
             fuse: Cell::new(None),
             touched: RefCell::default(),
             stack: stack.clone(),
@@ -201,8 +201,9 @@ impl FakeHost {
             up: false,
             mtu: 1500,
             address: None,
+            address6: None,
             services: BTreeSet::new(),
-            local_routes: false,
+            switches: false,
         };
         self.step()?;
         self.world.borrow_mut().bridges.entry(name.into()).or_insert(unfinished);
@@ -212,10 +213,11 @@ impl FakeHost {
             Ok::<_, HostError>(())
         };
         set(&|bridge| bridge.address = Some(wanted.gateway))?;
-        set(&|bridge| bridge.services = wanted.services.clone())?;
+        set(&|bridge| bridge.address6 = wanted.gateway6)?;
+        set(&|bridge| bridge.services = wanted.service_addresses())?;
         set(&|bridge| bridge.mtu = wanted.mtu)?;
         set(&|bridge| bridge.up = true)?;
-        set(&|bridge| bridge.local_routes = true)?;
+        set(&|bridge| bridge.switches = true)?;
         set(&|bridge| bridge.labelled = true)
     }
 }
@@ -241,7 +243,8 @@ impl HostFacts for FakeHost {
         let mut parts: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for target in &nat.ports {
             let port = &target.port;
-            let key = format!("port {}:{}/{}", port.bind, port.host_port, port.protocol);
+            let family = if target.address.is_ipv6() { ", IPv6" } else { "" };
+            let key = format!("port {}:{}/{}{family}", port.bind, port.host_port, port.protocol);
             parts.entry(key).or_default().push(format!("{}:{}", target.address, port.container_port));
         }
         for service in &nat.services {
@@ -286,7 +289,8 @@ impl Host for FakeHost {
         self.step()?;
         let mut world = self.world.borrow_mut();
         match action {
-            Action::EnableForwarding => world.forwarding = true,
+            Action::EnableForwarding { .. } => world.forwarding = true,
+            Action::EnableForwarding6 { .. } => world.forwarding6 = true,
             Action::CreateRoot => world.root = ActualRoot::Finished,
             Action::RemoveRoot => {
                 assert!(world.containers.is_empty() && world.cgroups.is_empty(), "the stack's cgroup goes last");
@@ -313,6 +317,7 @@ impl Host for FakeHost {
             }
             Action::CreateVolume { name } => drop(world.volumes.insert(name.clone())),
             Action::RemoveVolume { name } => drop(world.volumes.remove(name)),
+            Action::BuildImage { name } => drop(world.unbuilt.remove(name)),
             Action::UnpackImage { name } => {
                 self.images.borrow_mut().insert(name.clone());
                 world.missing_layers.remove(name);

@@ -8,7 +8,7 @@ use super::args::{Global, PsArgs};
 use super::context::{failed, file_path, host, load, wait_for};
 use super::exit::Exit;
 use super::show::{self, JSON_VERSION};
-use super::style::{BOLD, DIM, paint};
+use super::style::{BOLD, DIM, WARN, paint};
 use crate::model::Name;
 use crate::reconcile::{Actual, ActualContainer, Host, LinuxHost};
 
@@ -66,7 +66,13 @@ pub fn table(actual: &Actual, stack: &str) -> String {
             ports(actual, container).join(" "),
         ]);
     }
-    show::table(&rows)
+    let mut out = show::table(&rows);
+    for (instance, container) in &actual.containers {
+        if let Some(text) = &container.run.last_oom {
+            out += &format!("{}\n", paint(WARN, format!("{instance}: {text}")));
+        }
+    }
+    out
 }
 
 fn restarts(container: &ActualContainer) -> String {
@@ -91,9 +97,16 @@ fn addresses(container: &ActualContainer) -> Vec<String> {
     container.stored.iter().flat_map(|stored| &stored.spec.endpoints).map(|e| e.address.to_string()).collect()
 }
 
+/// The IPv6 ones.
+fn addresses6(container: &ActualContainer) -> Vec<String> {
+    let endpoints = container.stored.iter().flat_map(|stored| &stored.spec.endpoints);
+    endpoints.filter_map(|e| e.address6).map(|address| address.addr().to_string()).collect()
+}
+
 /// The published ports that lead to a container, as the kernel has them.
 fn ports(actual: &Actual, container: &ActualContainer) -> Vec<String> {
-    let addresses = addresses(container);
+    let mut addresses = addresses(container);
+    addresses.extend(addresses6(container).iter().map(|address| format!("[{address}]")));
     let parts = actual.nat.iter().flat_map(|table| &table.parts);
     parts
         .filter_map(|(name, target)| {
@@ -114,6 +127,7 @@ pub fn json(actual: &Actual) -> serde_json::Value {
             "phase": container.phase,
             "health": container.health,
             "addresses": addresses(container),
+            "addresses6": addresses6(container),
             "ports": ports(actual, container),
             "run": container.run,
             "limits": container.limits,

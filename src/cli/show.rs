@@ -27,6 +27,9 @@ pub fn plan(plan: &Plan, file: &str, tense: Tense) -> String {
     for step in &plan.steps {
         step_lines(step, width, &mut out);
     }
+    for note in &plan.notes {
+        let _ = writeln!(out, "\n{}", paint(WARN, format!("note: {note}")));
+    }
     let _ = writeln!(out, "\n{}", totals(plan));
     if tense == Tense::Would {
         let _ = writeln!(out, "{}", paint(DIM, format!("apply: stack up{}", named(file))));
@@ -144,6 +147,7 @@ pub fn plan_json(plan: &Plan) -> serde_json::Value {
         "stack": plan.stack,
         "in_sync": plan.is_empty(),
         "unchanged": plan.unchanged,
+        "notes": plan.notes,
         "steps": plan.steps,
     })
 }

@@ -1,7 +1,7 @@
 //! Published ports: which address and port of the host leads to which port of a container.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum Protocol {
     Tcp,
     Udp,
+    Sctp,
 }
 
 /// On which of the host's addresses a port is published.
@@ -17,8 +18,8 @@ pub enum Protocol {
 #[serde(rename_all = "lowercase")]
 pub enum PortBind {
     /// One address. A port written without an address is bound to 127.0.0.1.
-    Address(Ipv4Addr),
-    /// Every address that the host has.
+    Address(IpAddr),
+    /// Every address that the host has, of IPv4 and IPv6.
     Public,
 }
 
@@ -47,6 +48,7 @@ impl fmt::Display for Protocol {
         f.pad(match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
         })
     }
 }
@@ -54,7 +56,8 @@ impl fmt::Display for Protocol {
 impl fmt::Display for PortBind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PortBind::Address(address) => write!(f, "{address}"),
+            PortBind::Address(IpAddr::V4(address)) => write!(f, "{address}"),
+            PortBind::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
             PortBind::Public => f.write_str("public"),
         }
     }
@@ -76,8 +79,8 @@ mod tests {
 
     #[test]
     fn public_clashes_with_every_address_of_the_same_protocol() {
-        let loopback = port(PortBind::Address(Ipv4Addr::LOCALHOST), Protocol::Tcp);
-        let lan = port(PortBind::Address(Ipv4Addr::new(192, 0, 2, 1)), Protocol::Tcp);
+        let loopback = port(PortBind::Address("127.0.0.1".parse().unwrap()), Protocol::Tcp);
+        let lan = port(PortBind::Address("192.0.2.1".parse().unwrap()), Protocol::Tcp);
         assert!(port(PortBind::Public, Protocol::Tcp).clashes_with(&loopback));
         assert!(!port(PortBind::Public, Protocol::Udp).clashes_with(&loopback));
         assert!(!lan.clashes_with(&loopback));

@@ -1,9 +1,9 @@
 //! Subnets and addresses: chosen once, kept for as long as the kernel holds them, and the same again after that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest, Sha256};
 
 /// Why there is no address to give.
@@ -14,6 +14,8 @@ pub enum AddressError {
          overlaps a route or another stack"
     )]
     NoSubnet { bridge: String, prefix: u8 },
+    #[error("no free IPv6 subnet is left for bridge `{bridge}`: routes have all of fd00::/8 that was tried")]
+    NoSubnet6 { bridge: String },
     #[error("subnet {subnet} of bridge `{bridge}` has {room} addresses for containers, and {wanted} are needed")]
     SubnetFull { bridge: String, subnet: Ipv4Net, room: usize, wanted: usize },
 }
@@ -27,14 +29,38 @@ const PREFIX: u8 = 26;
 
 /// A free subnet for a bridge. The search begins at a place that the names decide, so that the same stack gets the same
 /// subnet again after a `down`.
-pub fn choose_subnet(stack: &str, bridge: &str, taken: &[Ipv4Net]) -> Result<Ipv4Net, AddressError> {
+pub fn choose_subnet(stack: &str, bridge: &str, taken: &[IpNet]) -> Result<Ipv4Net, AddressError> {
     let hash = Sha256::digest(format!("{stack}/{bridge}"));
     let start = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-    let free = |subnet: &Ipv4Net| !taken.iter().any(|other| overlap(subnet, other));
+    let free = |subnet: &Ipv4Net| !taken.iter().any(|other| overlap(&IpNet::V4(*subnet), other));
     POOLS
         .into_iter()
         .find_map(|pool| subnets_of(pool, start).find(free))
         .ok_or(AddressError::NoSubnet { bridge: bridge.into(), prefix: PREFIX })
+}
+
+/// An IPv6 subnet for a bridge, of the range for local use (RFC 4193). The names decide it, so that the same stack gets the
+/// same one again; where a route has that one, they decide another.
+pub fn choose_subnet6(stack: &str, bridge: &str, taken: &[IpNet]) -> Result<Ipv6Net, AddressError> {
+    /// Of 2^56 subnets, so many in a row are not taken by chance.
+    const TRIES: u32 = 256;
+    let nth = |turn: u32| {
+        let hash = Sha256::digest(format!("{stack}/{bridge}/ipv6/{turn}"));
+        let mut bytes = [0; 16];
+        bytes[0] = 0xfd;
+        bytes[1..8].copy_from_slice(&hash[..7]);
+        Ipv6Net::new_assert(Ipv6Addr::from(bytes), 64)
+    };
+    (0..TRIES)
+        .map(nth)
+        .find(|subnet| !taken.iter().any(|other| overlap(&IpNet::V6(*subnet), other)))
+        .ok_or(AddressError::NoSubnet6 { bridge: bridge.into() })
+}
+
+/// The address in an IPv6 subnet that has the number which `address` has in its IPv4 subnet.
+pub(super) fn beside(address: Ipv4Addr, subnet: Ipv4Net, subnet6: Ipv6Net) -> Ipv6Net {
+    let number = u32::from(address) - u32::from(subnet.network());
+    Ipv6Net::new_assert(Ipv6Addr::from(u128::from(subnet6.network()) + u128::from(number)), subnet6.prefix_len())
 }
 
 /// All subnets of a pool, beginning with the one at `start`.
@@ -47,7 +73,7 @@ fn subnets_of((base, length): (Ipv4Addr, u8), start: u32) -> impl Iterator<Item 
 }
 
 /// Whether two subnets share an address. A default route shares nothing: it says where everything else goes.
-fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
+pub(super) fn overlap(a: &IpNet, b: &IpNet) -> bool {
     b.prefix_len() > 0 && (a.contains(&b.network()) || b.contains(&a.network()))
 }
 
@@ -115,7 +141,7 @@ pub(super) fn gateway_of(subnet: Ipv4Net) -> Ipv4Addr {
 mod tests {
     use super::*;
 
-    fn net(text: &str) -> Ipv4Net {
+    fn net<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
         text.parse().unwrap()
     }
 
@@ -133,17 +159,32 @@ mod tests {
     #[test]
     fn a_route_s_subnet_is_left_alone() {
         let first = choose_subnet("shop", "front", &[]).unwrap();
-        let second = choose_subnet("shop", "front", &[first]).unwrap();
+        let second = choose_subnet("shop", "front", &[first.into()]).unwrap();
         assert_ne!(first, second);
+    }
+
+    #[test]
+    fn an_ipv6_subnet_is_local_stays_the_same_and_leaves_routes_alone() {
+        let first = choose_subnet6("shop", "front", &[net("::/0")]).unwrap();
+        assert_eq!(first, choose_subnet6("shop", "front", &[]).unwrap());
+        assert!(net::<Ipv6Net>("fd00::/8").contains(&first));
+        assert_ne!(first, choose_subnet6("shop", "front", &[first.into()]).unwrap());
+        assert!(choose_subnet6("shop", "front", &[net("fc00::/7")]).is_err());
+    }
+
+    #[test]
+    fn an_ipv6_address_has_the_number_of_the_ipv4_address() {
+        let at = beside("10.70.0.69".parse().unwrap(), net("10.70.0.64/26"), net("fd12::/64"));
+        assert_eq!(at, net("fd12::5/64"));
     }
 
     #[test]
     fn where_all_of_one_range_is_routed_another_is_chosen() {
         let choose =
             |taken: &[&str]| choose_subnet("shop", "front", &taken.iter().map(|text| net(text)).collect::<Vec<_>>());
-        assert!(net("10.64.0.0/10").contains(&choose(&["10.0.0.0/10"]).unwrap()));
-        assert!(net("172.16.0.0/12").contains(&choose(&["10.0.0.0/8"]).unwrap()));
-        assert!(net("192.168.0.0/16").contains(&choose(&["10.0.0.0/8", "172.16.0.0/12"]).unwrap()));
+        assert!(net::<Ipv4Net>("10.64.0.0/10").contains(&choose(&["10.0.0.0/10"]).unwrap()));
+        assert!(net::<Ipv4Net>("172.16.0.0/12").contains(&choose(&["10.0.0.0/8"]).unwrap()));
+        assert!(net::<Ipv4Net>("192.168.0.0/16").contains(&choose(&["10.0.0.0/8", "172.16.0.0/12"]).unwrap()));
         let all = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"];
         assert!(matches!(choose(&all), Err(AddressError::NoSubnet { .. })));
     }

@@ -6,17 +6,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indexmap::{IndexMap, IndexSet};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest, Sha256};
 
-use super::address::gateway_of;
+use super::address::{beside, gateway_of};
 use super::generation::{Choice, choose, generations, order_of};
-use super::network::{Addresses, Network, decide_addresses, decide_subnets, desire_nat, endpoints, hosts};
+use super::network::{
+    Addresses, Network, decide_addresses, decide_subnets, decide_subnets6, desire_nat, endpoints, hosts, mtu, notes,
+};
 use super::{
     AddressError, ContainerSpec, ContentSpec, Desired, DesiredBridge, DesiredContainer, FileSpec, Held, ImageIdentity,
     LiveSpec, Order, SeccompSpec, SecretSpec, UpdatePlan,
 };
-use crate::model::{Container, Name, Seccomp, Stack};
+use crate::model::{Container, Name, PortMap, Seccomp, Stack};
 
 /// What an image says about the containers made of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +52,10 @@ pub struct Resolved {
 pub struct Kept {
     /// Subnets of this stack's bridges, by bridge.
     pub subnets: BTreeMap<String, Ipv4Net>,
+    /// The same for IPv6.
+    pub subnets6: BTreeMap<String, Ipv6Net>,
+    /// Whether the host can have IPv6 at all.
+    pub ipv6: bool,
     /// Addresses of this stack's containers, by bridge, then by instance.
     pub addresses: BTreeMap<String, BTreeMap<String, Ipv4Addr>>,
     /// Addresses of this stack's services, by bridge, then by container.
@@ -57,7 +63,7 @@ pub struct Kept {
     /// Containers of this stack, by instance.
     pub instances: BTreeMap<String, Held>,
     /// The host's routes but for this stack's own bridges, with their links.
-    pub routes: Vec<(Ipv4Net, String)>,
+    pub routes: Vec<(IpNet, String)>,
 }
 
 /// Why a stack cannot be had on this host.
@@ -66,7 +72,9 @@ pub enum DesireError {
     #[error(transparent)]
     Address(#[from] AddressError),
     #[error("subnet {subnet} of bridge `{bridge}` overlaps the route {route} of `{link}`")]
-    SubnetTaken { bridge: Name, subnet: Ipv4Net, route: Ipv4Net, link: String },
+    SubnetTaken { bridge: Name, subnet: IpNet, route: IpNet, link: String },
+    #[error("container `{container}` publishes port {port}, and this host has no IPv6")]
+    NoIpv6 { container: Name, port: PortMap },
     #[error("container `{container}` has no command: image `{image}` names none, and the stack file gives none")]
     NoCommand { container: Name, image: String },
     #[error("image `{image}` was not resolved")]
@@ -161,6 +169,7 @@ fn nth_name(slot: &str, kept: &Kept, turn: usize) -> String {
 
 fn assemble(stack: &Stack, resolved: &Resolved, kept: &Kept, names: &Names) -> Result<Desired, DesireError> {
     let subnets = decide_subnets(stack, kept)?;
+    let subnets6 = decide_subnets6(stack, kept)?;
     let Addresses { of_instances: addresses, of_services: services } = decide_addresses(stack, &subnets, kept, names)?;
     let bridges: IndexMap<Name, DesiredBridge> = stack
         .bridges
@@ -169,8 +178,10 @@ fn assemble(stack: &Stack, resolved: &Resolved, kept: &Kept, names: &Names) -> R
             let subnet = subnets[name.as_str()];
             let gateway = Ipv4Net::new_assert(gateway_of(subnet), subnet.prefix_len());
             let ifname = bridge_ifname(stack.name.as_str(), name.as_str());
+            let gateway6 = subnets6.get(name.as_str()).map(|subnet6| beside(gateway.addr(), subnet, *subnet6));
             let services = services[name.as_str()].values().copied().collect();
-            (name.clone(), DesiredBridge { ifname, gateway, mtu: bridge.mtu.unwrap_or(1500), services })
+            let (internal, mtu) = (bridge.internal, mtu(bridge));
+            (name.clone(), DesiredBridge { ifname, gateway, gateway6, internal, mtu, services })
         })
         .collect();
     let network = Network { bridges: &bridges, addresses: &addresses, services: &services, names };
@@ -181,10 +192,15 @@ fn assemble(stack: &Stack, resolved: &Resolved, kept: &Kept, names: &Names) -> R
             containers.insert(desired.instance.clone(), desired);
         }
     }
-    let nat = (!bridges.is_empty()).then(|| desire_nat(stack, &network));
+    let nat = match bridges.is_empty() {
+        true => None,
+        false => Some(desire_nat(stack, &network)?),
+    };
     Ok(Desired {
         stack: stack.name.clone(),
         forwarding: !bridges.is_empty(),
+        forwarding6: bridges.values().any(|bridge| bridge.gateway6.is_some()),
+        notes: notes(stack, kept),
         cgroups: stack.cgroups.iter().map(|(name, branch)| (name.clone(), branch.limits.clone())).collect(),
         volumes: stack.volumes.keys().cloned().collect::<IndexSet<_>>(),
         images: stack.containers.values().map(|c| (c.image.written.clone(), c.image.source.clone())).collect(),
@@ -208,7 +224,7 @@ fn desire_container(
         .images
         .get(&container.image.written)
         .ok_or_else(|| DesireError::ImageUnknown { image: container.image.written.clone() })?;
-    let endpoints = endpoints(container, instance, network);
+    let endpoints = endpoints(container, stack.way_out(container), instance, network);
     let spec = ContainerSpec {
         image: ImageIdentity { name: container.image.written.clone(), id: image.id.clone() },
         args: args(name, container, image)?,
@@ -241,6 +257,7 @@ fn desire_container(
         init: container.init,
         labels: container.labels.clone(),
         seccomp: seccomp(&container.seccomp, resolved)?,
+        oom_score_adj: container.oom_score_adj,
         endpoints,
     };
     let live = LiveSpec {

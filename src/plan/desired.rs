@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use indexmap::{IndexMap, IndexSet};
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use super::address::beside;
 use super::{ContainerSpec, LiveSpec, digest_of};
 use crate::model::{Condition, ImageSource, Limits, Name, Origins, PortMap};
 
@@ -41,6 +42,10 @@ pub struct Desired {
     pub stack: Name,
     /// Whether packets must be forwarded between bridges and the host's other links.
     pub forwarding: bool,
+    /// `net.ipv6.conf.all.forwarding`.
+    pub forwarding6: bool,
+    /// What the file asks for and this host cannot give, for people to read.
+    pub notes: Vec<String>,
     pub cgroups: IndexMap<Name, Limits>,
     pub volumes: IndexSet<Name>,
     /// By the name that containers use.
@@ -59,10 +64,33 @@ pub struct DesiredBridge {
     pub ifname: String,
     /// The bridge's own address, and the subnet's prefix.
     pub gateway: Ipv4Net,
+    /// The same for IPv6, where it carries that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<Ipv6Net>,
+    /// Whether no way leads out of it or in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub internal: bool,
     pub mtu: u32,
-    /// Addresses of services, which the bridge answers for too.
+    /// Addresses of services, which the bridge answers for too; their IPv6 addresses follow from them.
     #[serde(default)]
     pub services: BTreeSet<Ipv4Addr>,
+}
+
+impl DesiredBridge {
+    /// The IPv6 address on it of the container that has this IPv4 address.
+    pub fn address6(&self, address: Ipv4Addr) -> Option<Ipv6Net> {
+        self.gateway6.map(|gateway6| beside(address, self.gateway.trunc(), gateway6.trunc()))
+    }
+
+    /// Those of both protocols that a container or service with this IPv4 address has.
+    pub fn both(&self, address: Ipv4Addr) -> impl Iterator<Item = IpAddr> {
+        [Some(IpAddr::V4(address)), self.address6(address).map(|net| net.addr().into())].into_iter().flatten()
+    }
+
+    /// Addresses of services, of both protocols.
+    pub fn service_addresses(&self) -> BTreeSet<IpAddr> {
+        self.services.iter().flat_map(|address| self.both(*address)).collect()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,9 +108,10 @@ pub struct ServiceTarget {
     /// The container of the file.
     pub service: String,
     pub bridge: String,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub instance: String,
-    pub target: Ipv4Addr,
+    /// Of the same protocol.
+    pub target: IpAddr,
 }
 
 /// A published port and the container's address it leads to.
@@ -90,7 +119,7 @@ pub struct ServiceTarget {
 pub struct PortTarget {
     pub instance: String,
     pub port: PortMap,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -171,6 +200,8 @@ impl Desired {
         Desired {
             stack,
             forwarding: false,
+            forwarding6: false,
+            notes: Vec::new(),
             cgroups: IndexMap::new(),
             volumes: IndexSet::new(),
             images: IndexMap::new(),

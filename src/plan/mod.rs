@@ -10,7 +10,7 @@ mod network;
 mod picture;
 mod spec;
 
-pub use address::{AddressError, choose_subnet, hand_out};
+pub use address::{AddressError, choose_subnet, choose_subnet6, hand_out};
 pub use desire::{DesireError, Kept, Resolved, ResolvedImage, bridge_ifname_prefix, desire, instances};
 pub use desired::{
     Desired, DesiredBridge, DesiredContainer, DesiredNat, Kind, Order, PortTarget, ResourceId, ServiceTarget,

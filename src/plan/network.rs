@@ -1,19 +1,19 @@
 //! Bridges and addresses, decided: who is where, who is called how, and where ports and services lead.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use indexmap::IndexMap;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::address::room_of;
+use super::address::{overlap, room_of};
 use super::desire::Names;
 use super::generation::order_of;
 use super::{
     ContainerSpec, DesireError, DesiredBridge, DesiredNat, Endpoint, HostsLine, Kept, Order, PortTarget, ServiceTarget,
-    choose_subnet, hand_out, instances,
+    choose_subnet, choose_subnet6, hand_out, instances,
 };
-use crate::model::{Container, Name, PortMap, Stack};
+use crate::model::{Bridge, Container, IPV6_MIN_MTU, Name, PortBind, PortMap, Stack};
 
 /// What is decided about bridges and addresses, for the containers on them.
 pub(super) struct Network<'a> {
@@ -45,19 +45,15 @@ pub(super) fn decide_subnets(stack: &Stack, kept: &Kept) -> Result<BTreeMap<Stri
     let mut subnets = BTreeMap::new();
     for (name, bridge) in &stack.bridges {
         let Some(subnet) = bridge.subnet else { continue };
-        let clash = kept.routes.iter().find(|(route, _)| {
-            route.prefix_len() > 0 && (route.contains(&subnet.network()) || subnet.contains(&route.network()))
-        });
-        if let Some((route, link)) = clash {
-            return Err(DesireError::SubnetTaken { bridge: name.clone(), subnet, route: *route, link: link.clone() });
-        }
+        free_of_routes(name, subnet.into(), kept)?;
         subnets.insert(name.to_string(), subnet);
     }
     for (name, bridge) in &stack.bridges {
         if bridge.subnet.is_some() {
             continue;
         }
-        let taken: Vec<Ipv4Net> = kept.routes.iter().map(|(net, _)| *net).chain(subnets.values().copied()).collect();
+        let ours = subnets.values().map(|subnet| IpNet::V4(*subnet));
+        let taken: Vec<IpNet> = kept.routes.iter().map(|(net, _)| *net).chain(ours).collect();
         let held = kept.subnets.get(name.as_str()).copied();
         let subnet = match held.filter(|subnet| !subnets.values().any(|other| other == subnet)) {
             Some(subnet) => subnet,
@@ -66,6 +62,56 @@ pub(super) fn decide_subnets(stack: &Stack, kept: &Kept) -> Result<BTreeMap<Stri
         subnets.insert(name.to_string(), subnet);
     }
     Ok(subnets)
+}
+
+/// An error names the route that a subnet of the file overlaps.
+fn free_of_routes(bridge: &Name, subnet: IpNet, kept: &Kept) -> Result<(), DesireError> {
+    match kept.routes.iter().find(|(route, _)| overlap(&subnet, route)) {
+        None => Ok(()),
+        Some((route, link)) => {
+            Err(DesireError::SubnetTaken { bridge: bridge.clone(), subnet, route: *route, link: link.clone() })
+        }
+    }
+}
+
+/// Bytes; the kernel's own choice unless told.
+pub(super) fn mtu(bridge: &Bridge) -> u32 {
+    bridge.mtu.unwrap_or(1500)
+}
+
+/// Whether the file wants IPv6 on it; whether the host has it is another matter.
+fn wants_ipv6(bridge: &Bridge) -> bool {
+    bridge.ipv6 && mtu(bridge) >= IPV6_MIN_MTU
+}
+
+/// IPv6 subnets of the bridges that carry it.
+pub(super) fn decide_subnets6(stack: &Stack, kept: &Kept) -> Result<BTreeMap<String, Ipv6Net>, DesireError> {
+    let mut subnets = BTreeMap::new();
+    if !kept.ipv6 {
+        return Ok(subnets);
+    }
+    for (name, bridge) in stack.bridges.iter().filter(|(_, bridge)| wants_ipv6(bridge)) {
+        let subnet = match (bridge.subnet6, kept.subnets6.get(name.as_str())) {
+            (Some(subnet), _) => {
+                free_of_routes(name, subnet.into(), kept)?;
+                subnet
+            }
+            (None, Some(held)) if held.prefix_len() == 64 => *held,
+            (None, _) => {
+                let taken: Vec<IpNet> = kept.routes.iter().map(|(net, _)| *net).collect();
+                choose_subnet6(stack.name.as_str(), name.as_str(), &taken)?
+            }
+        };
+        subnets.insert(name.to_string(), subnet);
+    }
+    Ok(subnets)
+}
+
+pub(super) fn notes(stack: &Stack, kept: &Kept) -> Vec<String> {
+    let without = !kept.ipv6 && stack.bridges.values().any(wants_ipv6);
+    let note =
+        "this host has no IPv6 (none in its kernel, or net.ipv6.conf.all.disable_ipv6 is 1): bridges carry IPv4 alone";
+    without.then(|| note.to_string()).into_iter().collect()
 }
 
 pub(super) fn decide_addresses(
@@ -99,19 +145,27 @@ pub(super) fn decide_addresses(
     Ok(Addresses { of_instances, of_services })
 }
 
-pub(super) fn endpoints(container: &Container, instance: &str, network: &Network) -> Vec<Endpoint> {
+pub(super) fn endpoints(
+    container: &Container,
+    way_out: Option<&Name>,
+    instance: &str,
+    network: &Network,
+) -> Vec<Endpoint> {
     container
         .bridges
         .iter()
         .enumerate()
         .map(|(index, name)| {
             let bridge = &network.bridges[name];
+            let address = network.addresses[name.as_str()][instance];
             Endpoint {
                 bridge: name.to_string(),
                 interface: format!("eth{index}"),
-                address: network.addresses[name.as_str()][instance],
+                address,
                 prefix: bridge.gateway.prefix_len(),
-                gateway: (index == 0).then(|| bridge.gateway.addr()),
+                gateway: (way_out == Some(name)).then(|| bridge.gateway.addr()),
+                address6: bridge.address6(address),
+                gateway6: bridge.gateway6.filter(|_| way_out == Some(name)).map(|gateway| gateway.addr()),
                 mtu: bridge.mtu,
             }
         })
@@ -124,6 +178,10 @@ pub(super) fn hosts(stack: &Stack, spec: &ContainerSpec, instance: &str, network
     let mut lines = Vec::new();
     for endpoint in &spec.endpoints {
         let bridge = &endpoint.bridge;
+        let lines_of = |address: Ipv4Addr, names: &[String]| -> Vec<HostsLine> {
+            let both = network.bridges[bridge.as_str()].both(address);
+            both.map(|address| HostsLine { address, names: names.to_vec() }).collect()
+        };
         for (name, container) in &stack.containers {
             if !container.bridges.iter().any(|joined| joined.as_str() == bridge) {
                 continue;
@@ -133,7 +191,7 @@ pub(super) fn hosts(stack: &Stack, spec: &ContainerSpec, instance: &str, network
             let is_own = slots.iter().any(|slot| network.names[slot] == instance);
             // Its own name leads a container to itself: programs listen on the address of their host name.
             if let Some(address) = service.filter(|_| slots.len() > 1 || !is_own) {
-                lines.push(HostsLine { address: *address, names: vec![name.to_string()] });
+                lines.extend(lines_of(*address, &[name.to_string()]));
             }
             for slot in slots {
                 let other = &network.names[&slot];
@@ -148,39 +206,53 @@ pub(super) fn hosts(stack: &Stack, spec: &ContainerSpec, instance: &str, network
                     names.push(spec.hostname.clone());
                 }
                 if !names.is_empty() {
-                    lines.push(HostsLine { address: network.addresses[bridge][other], names });
+                    lines.extend(lines_of(network.addresses[bridge][other], &names));
                 }
             }
         }
     }
     if spec.endpoints.is_empty() {
-        lines.push(HostsLine { address: Ipv4Addr::LOCALHOST, names: vec![spec.hostname.clone()] });
+        lines.push(HostsLine { address: Ipv4Addr::LOCALHOST.into(), names: vec![spec.hostname.clone()] });
     }
     lines
 }
 
-pub(super) fn desire_nat(stack: &Stack, network: &Network) -> DesiredNat {
+pub(super) fn desire_nat(stack: &Stack, network: &Network) -> Result<DesiredNat, DesireError> {
     let (mut ports, mut services) = (Vec::new(), Vec::new());
     for (name, container) in &stack.containers {
+        let way_in = stack.way_out(container);
         let instances: Vec<&String> = instances(name, container).iter().map(|slot| &network.names[slot]).collect();
-        for (place, bridge) in container.bridges.iter().enumerate() {
+        for bridge in &container.bridges {
+            let (desired, service) = (&network.bridges[bridge], network.services[bridge.as_str()].get(name.as_str()));
             for instance in &instances {
-                let target = network.addresses[bridge.as_str()][*instance];
-                if place == 0 {
-                    let published =
-                        |port: &PortMap| PortTarget { instance: (*instance).clone(), port: *port, address: target };
-                    ports.extend(container.ports.iter().map(published));
+                let targets: Vec<IpAddr> = desired.both(network.addresses[bridge.as_str()][*instance]).collect();
+                for port in container.ports.iter().filter(|_| way_in == Some(bridge)) {
+                    let reached: Vec<IpAddr> = targets.iter().copied().filter(|to| leads_to(port, *to)).collect();
+                    if reached.is_empty() {
+                        return Err(DesireError::NoIpv6 { container: name.clone(), port: *port });
+                    }
+                    let target = |address| PortTarget { instance: (*instance).clone(), port: *port, address };
+                    ports.extend(reached.into_iter().map(target));
                 }
-                services.extend(network.services[bridge.as_str()].get(name.as_str()).map(|address| ServiceTarget {
+                let addresses = service.into_iter().flat_map(|address| desired.both(*address));
+                services.extend(addresses.zip(&targets).map(|(address, target)| ServiceTarget {
                     service: name.to_string(),
                     bridge: bridge.to_string(),
-                    address: *address,
+                    address,
                     instance: (*instance).clone(),
-                    target,
+                    target: *target,
                 }));
             }
         }
     }
     let bridges = network.bridges.iter().map(|(name, bridge)| (name.to_string(), bridge.clone())).collect();
-    DesiredNat { bridges, ports, services }
+    Ok(DesiredNat { bridges, ports, services })
+}
+
+/// Whether what comes to a published port can be led to an address of this protocol.
+fn leads_to(port: &PortMap, target: IpAddr) -> bool {
+    match port.bind {
+        PortBind::Address(address) => address.is_ipv4() == target.is_ipv4(),
+        PortBind::Public => true,
+    }
 }

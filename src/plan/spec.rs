@@ -1,10 +1,11 @@
 //! What a container is made from, as plain data: the part that makes a new container when it changes, and the part that
 //! is written into the running one.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
+use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -38,6 +39,8 @@ pub struct ContainerSpec {
     pub init: bool,
     pub labels: IndexMap<String, String>,
     pub seccomp: SeccompSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,9 +59,20 @@ pub struct Endpoint {
     pub interface: String,
     pub address: Ipv4Addr,
     pub prefix: u8,
-    /// Only on the first: the way out.
+    /// Only on the one that is the way out.
     pub gateway: Option<Ipv4Addr>,
+    /// On a bridge that carries IPv6. The last bytes are those of the IPv4 address within its subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<Ipv6Net>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<Ipv6Addr>,
     pub mtu: u32,
+}
+
+impl Endpoint {
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [Some(IpAddr::V4(self.address)), self.address6.map(|net| net.addr().into())].into_iter().flatten()
+    }
 }
 
 /// A secret as the spec knows it: where it goes, and a keyed hash of what it holds.
@@ -117,7 +131,7 @@ pub struct LiveSpec {
 /// One line of `/etc/hosts`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostsLine {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub names: Vec<String>,
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use indexmap::IndexMap;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Condition, Name, Place};
@@ -19,6 +19,14 @@ pub type KernelLimits = IndexMap<&'static str, String>;
 pub struct Actual {
     /// `net.ipv4.ip_forward`.
     pub forwarding: bool,
+    /// The host's links but for loopback and those of stacks.
+    pub other_links: Vec<String>,
+    /// Whether links of the host can have IPv6.
+    pub ipv6: bool,
+    /// `net.ipv6.conf.all.forwarding`.
+    pub forwarding6: bool,
+    /// Links that would no longer heed router advertisements if the host forwarded IPv6; empty where it does already.
+    pub advised: Vec<String>,
     /// The stack's own cgroup.
     pub root: ActualRoot,
     /// Branches of the stack's cgroup.
@@ -26,11 +34,13 @@ pub struct Actual {
     pub volumes: BTreeSet<String>,
     /// How many layers of each desired image are not unpacked; images that have all are not in it.
     pub missing_layers: BTreeMap<String, usize>,
+    /// Why desired images have to be built; those that need not are not in it.
+    pub unbuilt: BTreeMap<String, String>,
     pub bridges: BTreeMap<String, ActualBridge>,
     pub nat: Option<ActualNat>,
     pub containers: BTreeMap<String, ActualContainer>,
     /// The host's routes but for those of the stack's own bridges.
-    pub routes: Vec<(Ipv4Net, String)>,
+    pub routes: Vec<(IpNet, String)>,
 }
 
 /// How much there is of the stack's own cgroup and of the one of its monitors.
@@ -58,10 +68,11 @@ pub struct ActualBridge {
     pub up: bool,
     pub mtu: u32,
     pub address: Option<Ipv4Net>,
-    /// Single addresses beside it, those of services.
-    pub services: BTreeSet<Ipv4Addr>,
-    /// Whether `route_localnet`, which ports on 127.0.0.1 need, and `disable_ipv6` are both on.
-    pub local_routes: bool,
+    pub address6: Option<Ipv6Net>,
+    /// Single addresses beside these, those of services.
+    pub services: BTreeSet<IpAddr>,
+    /// Whether `route_localnet`, which ports on 127.0.0.1 need, is on and the switches of IPv6 are as the address wants.
+    pub switches: bool,
 }
 
 /// The stack's nftables table as the kernel has it.
@@ -99,6 +110,8 @@ pub struct RunFacts {
     pub monitor: Option<i32>,
     pub restarts: u32,
     pub oom_kills: u64,
+    /// The last of them, in words.
+    pub last_oom: Option<String>,
     /// Seconds since the epoch.
     pub started_at: Option<i64>,
     pub last_probe: Option<String>,
@@ -174,16 +187,15 @@ impl Actual {
                 addresses.entry(endpoint.bridge.clone()).or_default().insert(instance.clone(), endpoint.address);
             }
         }
-        let subnets = self
-            .bridges
-            .iter()
-            .filter(|(_, bridge)| bridge.labelled)
-            .filter_map(|(name, bridge)| Some((name.clone(), bridge.address?.trunc())))
-            .collect();
+        let ours = || self.bridges.iter().filter(|(_, bridge)| bridge.labelled);
+        let subnets = ours().filter_map(|(name, bridge)| Some((name.clone(), bridge.address?.trunc()))).collect();
+        let subnets6 = ours().filter_map(|(name, bridge)| Some((name.clone(), bridge.address6?.trunc()))).collect();
         let told = self.nat.as_ref().and_then(|nat| nat.told.as_ref());
         let mut services: BTreeMap<String, BTreeMap<String, Ipv4Addr>> = BTreeMap::new();
         for target in told.iter().flat_map(|told| &told.services) {
-            services.entry(target.bridge.clone()).or_default().insert(target.service.clone(), target.address);
+            // The IPv6 address follows from the other.
+            let IpAddr::V4(address) = target.address else { continue };
+            services.entry(target.bridge.clone()).or_default().insert(target.service.clone(), address);
         }
         let held = |(instance, container): (&String, &ActualContainer)| {
             let held = Held {
@@ -194,7 +206,7 @@ impl Actual {
             (instance.clone(), held)
         };
         let instances = self.containers.iter().map(held).collect();
-        Kept { subnets, addresses, services, instances, routes: self.routes.clone() }
+        Kept { subnets, subnets6, ipv6: self.ipv6, addresses, services, instances, routes: self.routes.clone() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A plan: an ordered list of steps that leaves nothing to choose to the one who executes it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -13,6 +14,8 @@ use crate::plan::{DesiredBridge, DesiredContainer, DesiredNat, ResourceId};
 pub struct Plan {
     pub stack: Name,
     pub steps: Vec<Step>,
+    /// What the file asks for and this host cannot give.
+    pub notes: Vec<String>,
     /// How many resources are as they should be.
     pub unchanged: usize,
 }
@@ -32,10 +35,8 @@ pub struct Step {
     /// What users of the resource will notice; `None`: nothing.
     pub interruption: Option<String>,
     /// In which order one container takes the place of another, and why so.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
     /// Containers that were started after this one and go on without it meanwhile.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dependents: Vec<String>,
     /// Steps that must have succeeded before.
     pub after: Vec<usize>,
@@ -66,7 +67,15 @@ pub enum Verb {
 /// A step as the host carries it out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    EnableForwarding,
+    /// `shut` are links of others between which nothing is forwarded afterwards either.
+    EnableForwarding {
+        shut: Vec<String>,
+    },
+    /// `advised` are links that go on heeding router advertisements.
+    EnableForwarding6 {
+        shut: Vec<String>,
+        advised: Vec<String>,
+    },
     /// The stack's own cgroup, with the one of its monitors in it.
     CreateRoot,
     RemoveRoot,
@@ -85,6 +94,9 @@ pub enum Action {
         name: String,
     },
     RemoveVolume {
+        name: String,
+    },
+    BuildImage {
         name: String,
     },
     UnpackImage {
@@ -169,6 +181,15 @@ impl Reactions {
         !self.restart && self.signals.is_empty() && self.commands.is_empty()
     }
 
+    /// In one word: that of the strongest.
+    pub fn word(&self) -> &'static str {
+        match (self.restart, self.signals.is_empty()) {
+            (true, _) => "restart",
+            (false, false) => "signal",
+            (false, true) => "exec",
+        }
+    }
+
     pub fn add(&mut self, reaction: &OnChange) {
         match reaction {
             OnChange::None => {}
@@ -181,6 +202,18 @@ impl Reactions {
 }
 
 impl Plan {
+    /// The plan less the steps at these places. What hangs on one of them must be among them.
+    pub fn without(&self, left: &BTreeSet<usize>) -> Plan {
+        let kept: Vec<&Step> = self.steps.iter().filter(|step| !left.contains(&step.id)).collect();
+        let new_id = |id: &usize| kept.iter().position(|step| step.id == *id);
+        let steps = kept
+            .iter()
+            .enumerate()
+            .map(|(id, step)| Step { id, after: step.after.iter().filter_map(new_id).collect(), ..(*step).clone() })
+            .collect();
+        Plan { stack: self.stack.clone(), notes: self.notes.clone(), steps, unchanged: self.unchanged }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }

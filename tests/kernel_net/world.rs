@@ -171,6 +171,7 @@ impl World {
             let spec = BridgeSpec {
                 name: name.into(),
                 address: ipnet::Ipv4Net::new(gateway, 26).unwrap(),
+                address6: None,
                 mtu: 1500,
                 alias: format!("v1 shop bridge/{name} 00"),
             };
@@ -188,7 +189,7 @@ impl World {
                 links.create_veth_pair(&spec).await.unwrap();
             }
         });
-        self.host.run(|| Sysctls::default().enable_bridge_switches(name).unwrap());
+        self.host.run(|| Sysctls::default().enable_bridge_switches(name, None).unwrap());
         for (container, address) in containers {
             container.run(|| configure_endpoint(&[endpoint(*address, gateway)]).unwrap());
         }
@@ -206,7 +207,13 @@ pub fn gateway(bridge: &str) -> Ipv4Addr {
 }
 
 pub fn endpoint(address: Ipv4Addr, gateway: Ipv4Addr) -> EndpointConfig {
-    EndpointConfig { name: "eth0".into(), address: ipnet::Ipv4Net::new(address, 26).unwrap(), gateway: Some(gateway) }
+    EndpointConfig {
+        name: "eth0".into(),
+        address: ipnet::Ipv4Net::new(address, 26).unwrap(),
+        gateway: Some(gateway),
+        address6: None,
+        gateway6: None,
+    }
 }
 
 /// The two bridges with these ports.
@@ -216,14 +223,16 @@ pub fn nat(mappings: &[NatPortMapping]) -> NatTable {
         ifname: name.into(),
         subnet: ipnet::Ipv4Net::new(gateway(name), 26).unwrap().trunc(),
         gateway: gateway(name),
+        gateway6: None,
+        internal: false,
     });
     NatTable { bridges: bridges.into(), mappings: mappings.to_vec(), services: vec![] }
 }
 
 pub fn tcp(bind: NatBind, host_port: u16, target: (Ipv4Addr, u16)) -> NatPortMapping {
-    NatPortMapping { bind, host_port, protocol: NatProtocol::Tcp, target }
+    NatPortMapping { bind, host_port, protocol: NatProtocol::Tcp, target: (target.0.into(), target.1) }
 }
 
 pub fn udp(bind: NatBind, host_port: u16, target: (Ipv4Addr, u16)) -> NatPortMapping {
-    NatPortMapping { bind, host_port, protocol: NatProtocol::Udp, target }
+    NatPortMapping { bind, host_port, protocol: NatProtocol::Udp, target: (target.0.into(), target.1) }
 }

@@ -1,6 +1,7 @@
 //! A bundle, a state root and a cgroup of the test's own, and the runtime called on them.
 
 use std::fs;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -146,9 +147,9 @@ impl Outcome {
 }
 
 pub fn make_root(root: &Path) {
-    const PROGRAMS: [&str; 16] = [
+    const PROGRAMS: [&str; 17] = [
         "sh", "true", "cat", "id", "ls", "sleep", "stat", "touch", "hostname", "grep", "ps", "tty", "kill", "wc",
-        "mkdir", "stty",
+        "mkdir", "stty", "readlink",
     ];
     fs::create_dir_all(root.join("bin")).unwrap();
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
@@ -156,4 +157,22 @@ pub fn make_root(root: &Path) {
     for name in PROGRAMS {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }
+}
+
+/// One message that a descriptor comes along with.
+pub fn receive_with_message(stream: &std::os::unix::net::UnixStream) -> (Vec<u8>, OwnedFd) {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let mut bytes = [0_u8; 8192];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+    let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()).unwrap();
+    let number = message.cmsgs().unwrap().find_map(|control| match control {
+        ControlMessageOwned::ScmRights(list) => list.first().copied(),
+        _ => None,
+    });
+    let (length, number) = (message.bytes, number.expect("a descriptor came along"));
+    // The tidy rule about `unsafe` is for the program; here the number is known to be ours alone.
+    #[allow(unsafe_code)]
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    (bytes[..length].to_vec(), descriptor)
 }

@@ -1,12 +1,11 @@
 //! Fields of a configuration, seen from inside the container.
 
 use std::fs;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use serde_json::json;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, receive_with_message};
 
 fn said(bundle: &Bundle) -> String {
     bundle.run().ok().stdout
@@ -117,7 +116,7 @@ fn a_terminal_is_sent_to_the_console_socket() {
     let directory = bundle.directory.path().to_str().unwrap();
     bundle.call(&["create", "--bundle", directory, "--console-socket", socket.to_str().unwrap(), &bundle.id]).ok();
     let (stream, _) = listener.accept().unwrap();
-    let terminal = receive(&stream);
+    let (_, terminal) = receive_with_message(&stream);
     bundle.on("start").ok();
     let mut text = String::new();
     let mut buffer = [0; 256];
@@ -126,27 +125,6 @@ fn a_terminal_is_sent_to_the_console_socket() {
         text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
     }
     assert!(text.starts_with("/dev/pts/0\r\ncrw"), "{text}");
-}
-
-fn receive(stream: &std::os::unix::net::UnixStream) -> OwnedFd {
-    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-    let mut byte = [0_u8; 64];
-    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
-    let mut parts = [std::io::IoSliceMut::new(&mut byte)];
-    let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()).unwrap();
-    let number = message.cmsgs().unwrap().find_map(|control| match control {
-        ControlMessageOwned::ScmRights(list) => list.first().copied(),
-        _ => None,
-    });
-    take(number.expect("a descriptor came along"))
-}
-
-fn take(number: i32) -> OwnedFd {
-    // The tidy rule about `unsafe` is for the program; here the number is known to be ours alone.
-    #[allow(unsafe_code)]
-    unsafe {
-        OwnedFd::from_raw_fd(number)
-    }
 }
 
 #[test]

@@ -147,3 +147,73 @@ fn serve(mut client: TcpStream, server: SocketAddr, fate: Fate) {
     let _ = client.shutdown(Shutdown::Both);
     let _ = server.shutdown(Shutdown::Both);
 }
+
+/// Lets through to a registry who shows a token, and gives tokens to who shows a password.
+pub struct TokenGate {
+    pub address: SocketAddr,
+    /// What tokens were asked for: the queries.
+    pub asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl TokenGate {
+    /// `password` is `USER:PASSWORD` in base64.
+    pub fn before(server: SocketAddr, password: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        // It ends with the test's process.
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let log = Arc::clone(&log);
+                std::thread::spawn(move || gate(client, (address, server), (password, &log)));
+            }
+        });
+        Self { address, asked }
+    }
+}
+
+fn gate(mut client: TcpStream, (own, server): (SocketAddr, SocketAddr), (password, log): (&str, &Mutex<Vec<String>>)) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match client.read(&mut byte) {
+            Ok(1) if head.is_empty() && byte[0] == 0x16 => return,
+            Ok(1) => head.push(byte[0]),
+            _ => return,
+        }
+    }
+    let text = String::from_utf8_lossy(&head).into_owned();
+    let shown = |line: &str| text.lines().any(|found| found.eq_ignore_ascii_case(line));
+    let mut answer = |status: &str, more: &str, body: &str| {
+        let length = body.len();
+        let text = format!("HTTP/1.1 {status}\r\n{more}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        let _ = client.write_all(text.as_bytes());
+        let _ = client.shutdown(Shutdown::Both);
+    };
+    let target = text.split(' ').nth(1).unwrap_or("").to_owned();
+    if let Some(query) = target.strip_prefix("/token?") {
+        log.lock().unwrap().push(query.to_owned());
+        let token = if query.contains("push") { "may-push" } else { "may-pull" };
+        return match shown(&format!("authorization: Basic {password}")) {
+            true => answer("200 OK", "", &format!("{{\"token\":\"{token}\"}}")),
+            false => answer("401 Unauthorized", "", ""),
+        };
+    }
+    let reads = text.starts_with("GET") || text.starts_with("HEAD");
+    let may = shown("authorization: Bearer may-push") || reads && shown("authorization: Bearer may-pull");
+    if !may {
+        let more = format!("WWW-Authenticate: Bearer realm=\"http://{own}/token\",service=\"test\"\r\n");
+        return answer("401 Unauthorized", &more, "");
+    }
+    // One request a connection: each is looked at.
+    let head = text.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    let Ok(mut server) = TcpStream::connect(server) else { return };
+    let _ = server.write_all(head.as_bytes());
+    let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+    });
+    let _ = std::io::copy(&mut server, &mut client);
+    let _ = client.shutdown(Shutdown::Both);
+}

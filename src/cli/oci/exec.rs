@@ -43,7 +43,7 @@ pub fn run(global: &Global, arguments: &mut dyn Iterator<Item = OsString>) -> Re
         let text = rest.into_string().map_err(|rest| format!("`{}` is not UTF-8", rest.to_string_lossy()))?;
         given.plain.push(text);
     }
-    for refused in ["pidfd-socket", "process-label", "apparmor", "cgroup"] {
+    for refused in ["pidfd-socket", "cgroup"] {
         if given.get(refused).is_some_and(|value| !value.is_empty()) {
             return Err(Failure::usage(format!("`--{refused}` is not supported")));
         }
@@ -118,6 +118,9 @@ fn described(container: &Container, given: &Given) -> Result<OciProcess, Failure
         process.user.additional_gids.push(number(group)?);
     }
     process.no_new_privileges |= given.is_set("no-new-privs");
+    let label = |name: &str| given.get(name).filter(|label| !label.is_empty()).map(str::to_owned);
+    process.apparmor_profile = label("apparmor").or(process.apparmor_profile);
+    process.selinux_label = label("process-label").or(process.selinux_label);
     let capabilities = given.all("cap");
     if !capabilities.is_empty() {
         // Not the inheritable ones: files of the image would turn them into more (CVE-2022-29162).

@@ -1,17 +1,20 @@
 //! Ports of the host and addresses of bridges: each can be given out once.
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::file::code;
 use crate::file::diagnostic::Draft;
 use crate::file::source::{At, Span};
 use crate::file::table::Document;
-use crate::model::{Name, PortMap};
+use crate::model::{IPV6_MIN_MTU, Name, PortBind, PortMap};
 
 pub(super) fn check(document: &Document, drafts: &mut Vec<Draft>) {
     host_ports(document, drafts);
+    gateways(document, drafts);
     unreachable_ports(document, drafts);
     subnets(document, drafts);
+    subnets6(document, drafts);
+    ipv6_ports(document, drafts);
     room(document, drafts);
 }
 
@@ -36,6 +39,31 @@ fn host_ports(document: &Document, drafts: &mut Vec<Draft>) {
     }
 }
 
+/// A way out leads by one of the container's own bridges, and not by an internal one.
+fn gateways(document: &Document, drafts: &mut Vec<Draft>) {
+    for (name, sheet) in &document.containers.tables {
+        let Some(gateway) = &sheet.value.gateway else { continue };
+        if !sheet.value.bridges.iter().any(|bridge| bridge.value == gateway.value) {
+            let message = format!("`{name}` is not on the bridge `{}`", gateway.value);
+            let draft = Draft::error(code::UNKNOWN_REFERENCE, &gateway.span, message);
+            drafts.push(draft.help("name one of its own `bridge`s, or leave `gateway` out for the first"));
+        } else if let Some(internal) = internal(document, &gateway.value) {
+            let message = format!("no way leads out by the internal bridge `{}`", gateway.value);
+            let draft = Draft::error(code::BAD_CHOICE, &gateway.span, message);
+            drafts.push(draft.other(internal, "has `internal = true`"));
+        }
+    }
+}
+
+/// The bridge's place, if there is one of that name and it is internal.
+fn internal<'a>(document: &'a Document, name: &str) -> Option<&'a Span> {
+    let (_, at) = document.bridges.tables.iter().find(|(bridge, _)| bridge.as_str() == name)?;
+    at.value.bridge.internal.then_some(&at.span)
+}
+
+/// Each shared port takes hundreds of elements of a map, of IPv4 and of IPv6, in one transaction of the kernel.
+const MAX_SHARED: usize = 64;
+
 fn unreachable_ports(document: &Document, drafts: &mut Vec<Draft>) {
     for (name, sheet) in &document.containers.tables {
         let Some(port) = sheet.value.ports.first() else { continue };
@@ -47,6 +75,20 @@ fn unreachable_ports(document: &Document, drafts: &mut Vec<Draft>) {
                 Some(bridge) => draft.help(format!("add `bridge = [\"{bridge}\"]`")),
                 None => draft.help("add a table `[bridge.front]`, and `bridge = [\"front\"]` here"),
             });
+        }
+        let inner = sheet.value.bridges.first().and_then(|bridge| internal(document, &bridge.value));
+        if let Some(inner) =
+            inner.filter(|_| sheet.value.bridges.iter().all(|b| internal(document, &b.value).is_some()))
+        {
+            let message = format!("`{name}` publishes a port, and no way leads in by an internal bridge");
+            let draft = Draft::error(code::PORT_WITHOUT_BRIDGE, &port.span, message);
+            drafts.push(draft.other(inner, "has `internal = true`").help("add a bridge that is not internal"));
+        }
+        let (count, container) = (sheet.value.ports.len(), &sheet.value.container);
+        if let Some(replicas) = sheet.value.replicas.as_ref().filter(|_| container.replicas > 1 && count > MAX_SHARED) {
+            let message = format!("`{name}` publishes {count} ports, and replicas share {MAX_SHARED} at most");
+            let draft = Draft::error(code::BAD_PORT, &port.span, message).other(replicas, "several replicas");
+            drafts.push(draft.help("publish fewer, or take `replicas = 1`"));
         }
     }
 }
@@ -64,6 +106,42 @@ fn subnets(document: &Document, drafts: &mut Vec<Draft>) {
             }
         }
         seen.push((name, subnet, span.clone()));
+    }
+}
+
+fn subnets6(document: &Document, drafts: &mut Vec<Draft>) {
+    let mut seen: Vec<(&Name, Ipv6Net, &Span)> = Vec::new();
+    for (name, sheet) in &document.bridges.tables {
+        let (Some(subnet), Some(span)) = (sheet.value.bridge.subnet6, &sheet.value.subnet6_span) else { continue };
+        for (other, taken, taken_span) in &seen {
+            if taken.contains(&subnet) || subnet.contains(taken) {
+                let message = format!("the IPv6 subnets of `{other}` and `{name}` overlap");
+                let draft = Draft::error(code::SUBNET_OVERLAP, span, message).label(subnet.to_string());
+                let draft = draft.other(taken_span, format!("{taken}"));
+                drafts.push(draft.help("leave `subnet6` out, and a free one is chosen"));
+            }
+        }
+        seen.push((name, subnet, span));
+    }
+}
+
+/// A port on an IPv6 address leads to a container's IPv6 address, which the bridge of its way out gives it.
+fn ipv6_ports(document: &Document, drafts: &mut Vec<Draft>) {
+    for (name, sheet) in &document.containers.tables {
+        let is_ipv6 = |port: &&At<PortMap>| matches!(port.value.bind, PortBind::Address(address) if address.is_ipv6());
+        let Some(port) = sheet.value.ports.iter().find(is_ipv6) else { continue };
+        let outward = sheet.value.bridges.iter().find(|bridge| internal(document, &bridge.value).is_none());
+        let Some(bridge) = sheet.value.gateway.as_ref().or(outward) else { continue };
+        let Some((_, first)) = document.bridges.tables.iter().find(|(name, _)| name.as_str() == bridge.value) else {
+            continue;
+        };
+        let mtu = first.value.bridge.mtu.unwrap_or(u32::MAX);
+        if !first.value.bridge.ipv6 || mtu < IPV6_MIN_MTU {
+            let message = format!("`{name}` has no IPv6 address for a port on {} to lead to", port.value.bind);
+            let draft = Draft::error(code::PORT_WITHOUT_BRIDGE, &port.span, message);
+            let why = if first.value.bridge.ipv6 { "its MTU is too small for IPv6" } else { "has `ipv6 = false`" };
+            drafts.push(draft.other(&first.span, why).help("publish the port on an IPv4 address or `public`"));
+        }
     }
 }
 

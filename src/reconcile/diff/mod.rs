@@ -3,7 +3,8 @@
 mod containers;
 mod updates;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::actual::{Actual, ActualBridge, ActualContainer, ActualRoot, Change, KernelLimits};
 use super::step::{Action, LinksOf, Plan, Step, Verb};
@@ -41,7 +42,12 @@ pub fn diff(desired: &Desired, actual: &Actual, facts: &dyn HostFacts, volumes: 
     differ.nat();
     differ.containers();
     differ.what_nothing_hangs_on_any_more();
-    Plan { stack: desired.stack.clone(), steps: differ.steps, unchanged: differ.unchanged }
+    Plan {
+        stack: desired.stack.clone(),
+        steps: differ.steps,
+        notes: desired.notes.clone(),
+        unchanged: differ.unchanged,
+    }
 }
 
 /// What becomes of volumes that are not in the file.
@@ -206,11 +212,37 @@ impl Differ<'_> {
                     place: None,
                 };
                 let why = "bridges need the host to forward packets";
-                self.push(Draft::new(resource, Verb::Live, why, Action::EnableForwarding).changes(vec![change]), &[]);
+                let shut = self.actual.other_links.clone();
+                let changes = std::iter::once(change).chain(shut_change(&shut)).collect();
+                let action = Action::EnableForwarding { shut };
+                self.push(Draft::new(resource, Verb::Live, why, action).changes(changes), &[]);
             }
             (true, true) => self.unchanged += 1,
             (false, _) => {}
         }
+        match (self.desired.forwarding6, self.actual.forwarding6) {
+            (true, false) => self.forwarding6(),
+            (true, true) => self.unchanged += 1,
+            (false, _) => {}
+        }
+    }
+
+    fn forwarding6(&mut self) {
+        let field = "net.ipv6.conf.all.forwarding";
+        let change = |field: String, from: &str, to: &str| Change {
+            field,
+            from: Some(from.into()),
+            to: Some(to.into()),
+            place: None,
+        };
+        let mut changes = vec![change(field.into(), "0", "1")];
+        let advised = self.actual.advised.clone();
+        changes.extend(advised.iter().map(|link| change(format!("net.ipv6.conf.{link}.accept_ra"), "1", "2")));
+        let why = "bridges need the host to forward packets";
+        let shut = self.actual.other_links.clone();
+        changes.extend(shut_change(&shut));
+        let action = Action::EnableForwarding6 { shut, advised };
+        self.push(Draft::new(ResourceId::new(Kind::Sysctl, field), Verb::Live, why, action).changes(changes), &[]);
     }
 
     fn wants_root(&self) -> bool {
@@ -281,6 +313,12 @@ impl Differ<'_> {
 
     fn images(&mut self) {
         for name in self.desired.images.keys() {
+            if let Some(why) = self.actual.unbuilt.get(name) {
+                let action = Action::BuildImage { name: name.clone() };
+                let why = format!("to build: {why}");
+                self.push(Draft::new(ResourceId::new(Kind::Image, name), Verb::Create, why, action), &[]);
+                continue;
+            }
             let Some(count) = self.actual.missing_layers.get(name) else {
                 self.unchanged += 1;
                 continue;
@@ -301,13 +339,15 @@ impl Differ<'_> {
             let held = self.actual.bridges.get(name.as_str()).or_else(|| self.actual.bridges.get(&bridge.ifname));
             let Some(held) = held else {
                 let action = Action::CreateBridge { name: name.to_string(), bridge: bridge.clone() };
-                let gateway = Change {
+                let address = |address: String, key: &str| Change {
                     field: "address".into(),
                     from: None,
-                    to: Some(bridge.gateway.to_string()),
-                    place: self.desired.origins.place(&format!("bridge.{name}.subnet")),
+                    to: Some(address),
+                    place: self.desired.origins.place(&format!("bridge.{name}.{key}")),
                 };
-                self.push(Draft::new(resource, Verb::Create, "new", action).changes(vec![gateway]), &[]);
+                let mut changes = vec![address(bridge.gateway.to_string(), "subnet")];
+                changes.extend(bridge.gateway6.map(|gateway6| address(gateway6.to_string(), "subnet6")));
+                self.push(Draft::new(resource, Verb::Create, "new", action).changes(changes), &[]);
                 continue;
             };
             let changes = self.bridge_changes(name.as_str(), held, bridge);
@@ -325,23 +365,25 @@ impl Differ<'_> {
     }
 
     fn bridge_changes(&self, name: &str, held: &ActualBridge, wanted: &DesiredBridge) -> Vec<Change> {
-        let words = |services: &std::collections::BTreeSet<std::net::Ipv4Addr>| {
-            services.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        let words = |services: &BTreeSet<IpAddr>| {
+            let words = services.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            Some(words).filter(|words| !words.is_empty())
         };
         let fields = [
-            ("services", Some(words(&held.services)), words(&wanted.services), ""),
-            ("address", held.address.map(|a| a.to_string()), wanted.gateway.to_string(), "subnet"),
-            ("mtu", Some(held.mtu.to_string()), wanted.mtu.to_string(), "mtu"),
-            ("state", Some(up_or_down(held.up)), up_or_down(true), ""),
-            ("route_localnet", Some(on_or_off(held.local_routes)), on_or_off(true), ""),
+            ("services", words(&held.services), words(&wanted.service_addresses()), ""),
+            ("address", held.address.map(|a| a.to_string()), Some(wanted.gateway.to_string()), "subnet"),
+            ("IPv6 address", held.address6.map(|a| a.to_string()), wanted.gateway6.map(|a| a.to_string()), "subnet6"),
+            ("mtu", Some(held.mtu.to_string()), Some(wanted.mtu.to_string()), "mtu"),
+            ("state", Some(up_or_down(held.up)), Some(up_or_down(true)), ""),
+            ("sysctls", Some(set_or_not(held.switches)), Some(set_or_not(true)), ""),
         ];
         fields
             .into_iter()
-            .filter(|(_, from, to, _)| from.as_ref() != Some(to))
+            .filter(|(_, from, to, _)| from != to)
             .map(|(field, from, to, key)| Change {
                 field: field.into(),
-                from: from.filter(|from| !from.is_empty()),
-                to: Some(to).filter(|to| !to.is_empty()),
+                from,
+                to,
                 place: self.desired.origins.place(&format!("bridge.{name}.{key}")),
             })
             .collect()
@@ -453,12 +495,19 @@ fn root_cgroup() -> ResourceId {
     ResourceId::new(Kind::Cgroup, "/")
 }
 
+/// That a host which forwarded nothing goes on so between its other links.
+fn shut_change(links: &[String]) -> Option<Change> {
+    let to = Some(format!("stays off, by a table of its own: {}", links.join(", ")));
+    let field = "forwarding between other links".into();
+    (!links.is_empty()).then_some(Change { field, from: Some("off".into()), to, place: None })
+}
+
 fn up_or_down(up: bool) -> String {
     if up { "up" } else { "down" }.into()
 }
 
-fn on_or_off(on: bool) -> String {
-    if on { "1" } else { "0" }.into()
+fn set_or_not(set: bool) -> String {
+    if set { "set" } else { "not set" }.into()
 }
 
 /// The stack file's key for a limit of the kernel.
@@ -466,9 +515,13 @@ fn limit_key(field: &str) -> &str {
     match field {
         "memory.max" => "memory",
         "memory.low" => "memory_low",
+        "memory.high" => "memory_high",
         "memory.swap.max" => "swap",
         "cpu.max" => "cpu",
+        "cpu.max.burst" => "cpu_burst",
         "cpu.weight" => "cpu_weight",
+        "cpuset.cpus" => "cpuset",
+        "cpuset.mems" => "cpuset_mems",
         "pids.max" => "pids",
         "io.max" => "io",
         other => other,

@@ -1,5 +1,7 @@
 //! One container takes the place of another: which comes first, where ports lead meanwhile, how many replicas at once.
 
+use std::net::IpAddr;
+
 use super::containers::replace_reason;
 use super::{Differ, Draft};
 use crate::model::Condition;
@@ -47,10 +49,12 @@ impl Differ<'_> {
     /// The targets of an instance as they would be for the old one.
     fn with_addresses_of(&self, old: &str, new: &DesiredContainer, nat: &DesiredNat) -> DesiredNat {
         let held = self.actual.containers.get(old).and_then(|held| held.stored.as_ref());
-        let address = |address| {
-            let bridge = new.spec.endpoints.iter().find(|mine| mine.address == address).map(|mine| &mine.bridge);
+        let address = |address: IpAddr| {
+            let mut mine = new.spec.endpoints.iter();
+            let bridge = mine.find(|mine| mine.addresses().any(|mine| mine == address)).map(|mine| &mine.bridge);
             let theirs = held.iter().flat_map(|held| &held.spec.endpoints).find(|their| Some(&their.bridge) == bridge);
-            theirs.map_or(address, |their| their.address)
+            let same_protocol = |their: &IpAddr| their.is_ipv4() == address.is_ipv4();
+            theirs.and_then(|their| their.addresses().find(same_protocol)).unwrap_or(address)
         };
         let mut before = nat.clone();
         for port in before.ports.iter_mut().filter(|port| port.instance == new.instance) {
@@ -130,6 +134,9 @@ fn in_place_of(stored: &StoredContainer, wanted: &DesiredContainer) -> StoredCon
     for (held, wanted) in stored.spec.endpoints.iter_mut().zip(&wanted.spec.endpoints) {
         if held.bridge == wanted.bridge && held.prefix == wanted.prefix {
             held.address = wanted.address;
+            if held.address6.map(|net| net.trunc()) == wanted.address6.map(|net| net.trunc()) {
+                held.address6 = wanted.address6;
+            }
         }
     }
     stored

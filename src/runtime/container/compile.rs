@@ -16,6 +16,7 @@ use super::compile_mounts::{self, DevKind};
 use super::compile_process::{self, ProcessSettings};
 use super::defaults;
 use super::detached::{Detachment, Keyring, MakerNamespaces, RootChange};
+use super::labels;
 use super::op::{DeviceNode, OverlayRoot, SeccompProgram, SetupOp};
 use super::supported;
 use super::surroundings::{NetworkOrigin, Rootfs, Surroundings};
@@ -93,7 +94,7 @@ impl Program {
         let mounts = compile_mounts::compile(config, surroundings, detachment.as_ref())?;
         compile_linux::namespaces(&mut setup, linux)?;
         names(&mut setup, config, linux)?;
-        let in_user_namespace = compile_linux::has_own_user_namespace(linux);
+        let in_user_namespace = compile_linux::has_user_namespace(linux);
         if detachment.is_some() {
             compile_linux::propagation(&mut setup, linux, &mounts);
         }
@@ -105,6 +106,7 @@ impl Program {
             compile_linux::loopback(&mut setup, linux);
         }
         let (dev, devpts, has_proc) = (mounts.dev, mounts.devpts, mounts.proc);
+        let id_mapped = mounts.id_mapped;
         setup.extend(mounts.ops);
         devices(
             &mut setup,
@@ -122,21 +124,34 @@ impl Program {
         }
         restrict_paths(&mut setup, config, linux)?;
         let chroot = detachment.as_ref().is_some_and(|detachment| detachment.root_change == RootChange::Chroot);
+        if let Some(detachment) = &detachment {
+            // By the host's procfs, as long as it is in sight: the container's own may be anything.
+            setup.extend(labels::of_process(process, detachment.security)?);
+            compile_linux::scheduling(&mut setup, process, linux)?;
+        }
         setup.push(if chroot { SetupOp::EnterRoot } else { SetupOp::Pivot });
         compile_linux::root_propagation(&mut setup, linux);
         let settings = ProcessSettings::from_oci(process, surroundings.seccomp.clone());
-        let mut payload = payload(&settings, surroundings, detachment.as_ref())?;
-        compile_linux::scheduling(&mut payload, process, linux)?;
+        let mut payload = Vec::new();
+        if detachment.is_none() {
+            compile_linux::scheduling(&mut payload, process, linux)?;
+        }
+        payload.extend(self::payload(&settings, surroundings, detachment.as_ref())?);
         let preserved = detachment.as_ref().map_or(0, |detachment| detachment.preserved);
         if let Some(detachment) = detachment {
             setup.extend(find_program(&payload));
             payload.splice(0..0, detachment.start_container.into_iter().map(SetupOp::RunHook));
         }
         let init = surroundings.init.then(|| init_restrictions(&settings));
-        let maker = compile_linux::maker_namespaces(linux);
+        let maker = MakerNamespaces { id_mapped, ..compile_linux::maker_namespaces(linux) };
         let init_memory =
             OwnMemory::get().filter(|_| init.is_some() && allows(surroundings.seccomp.as_ref(), libc::SYS_madvise));
         Ok(Self { namespaces: namespaces(linux), setup, hook_point, payload, preserved, maker, init, init_memory })
+    }
+
+    /// Whether the payload's filter puts calls before an agent.
+    pub(super) fn notifies(&self) -> bool {
+        self.payload.iter().any(|op| matches!(op, SetupOp::InstallSeccomp(program) if program.notifies()))
     }
 
     /// The operation that messages number so.

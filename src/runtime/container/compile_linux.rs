@@ -5,28 +5,22 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::runtime::oci::{
-    OciDevice, OciDeviceKind, OciIoPriorityClass, OciLinuxConfig, OciNamespaceKind, OciPersonalityDomain, OciProcess,
-    OciRootfsPropagation,
+    OciDevice, OciDeviceKind, OciIdMapping, OciIoPriorityClass, OciLinuxConfig, OciNamespaceKind, OciPersonalityDomain,
+    OciProcess, OciRootfsPropagation,
 };
 use crate::runtime::sys::{NamespaceFlags, SchedulerAttributes};
 
-use super::compile::{CompileError, below_root, c_path, literal};
+use super::compile::{CompileError, below_root, c_path};
 use super::compile_mounts::CompiledMounts;
 use super::defaults;
-use super::detached::MakerNamespaces;
+use super::detached::{MakerNamespace, MakerNamespaces};
 use super::op::{JoinedNamespace, MountSource, NodeAt, NodeType, SetupOp};
 use super::perform_detached::MAX_SOURCES;
 
-/// The namespaces with a path, but for those that take effect for children only.
+/// The namespaces with a path that the process joins itself: after its cgroups, and with the host's names until then. The
+/// others are joined by its maker.
 pub fn namespaces(ops: &mut Vec<SetupOp>, linux: &OciLinuxConfig) -> Result<(), CompileError> {
-    let order = [
-        (OciNamespaceKind::User, NamespaceFlags::USER),
-        (OciNamespaceKind::Network, NamespaceFlags::NETWORK),
-        (OciNamespaceKind::Ipc, NamespaceFlags::IPC),
-        (OciNamespaceKind::Uts, NamespaceFlags::UTS),
-        (OciNamespaceKind::Cgroup, NamespaceFlags::CGROUP),
-        (OciNamespaceKind::Mount, NamespaceFlags::MOUNT),
-    ];
+    let order = [(OciNamespaceKind::Cgroup, NamespaceFlags::CGROUP), (OciNamespaceKind::Mount, NamespaceFlags::MOUNT)];
     let mut joined = Vec::new();
     for (kind, flag) in order {
         if let Some(path) = linux.namespace(kind).and_then(|namespace| namespace.path.as_deref()) {
@@ -41,6 +35,16 @@ pub fn namespaces(ops: &mut Vec<SetupOp>, linux: &OciLinuxConfig) -> Result<(), 
 
 pub fn maker_namespaces(linux: &OciLinuxConfig) -> MakerNamespaces {
     let path = |kind| linux.namespace(kind).and_then(|namespace| namespace.path.clone());
+    let joined = [
+        (OciNamespaceKind::Pid, "pid", NamespaceFlags::PID),
+        (OciNamespaceKind::Time, "time", NamespaceFlags::TIME),
+        (OciNamespaceKind::Network, "net", NamespaceFlags::NETWORK),
+        (OciNamespaceKind::Ipc, "ipc", NamespaceFlags::IPC),
+        (OciNamespaceKind::Uts, "uts", NamespaceFlags::UTS),
+    ];
+    let joined = joined.into_iter().filter_map(|(kind, file, flag)| {
+        Some(MakerNamespace { path: path(kind)?, own: format!("/proc/self/ns/{file}").into(), kind: flag })
+    });
     let new_time = linux.namespace(OciNamespaceKind::Time).is_some_and(|namespace| namespace.path.is_none());
     let offsets = || {
         linux.time_offsets.iter().fold(String::new(), |mut text, (clock, offset)| {
@@ -49,14 +53,16 @@ pub fn maker_namespaces(linux: &OciLinuxConfig) -> MakerNamespaces {
         })
     };
     MakerNamespaces {
-        pid: path(OciNamespaceKind::Pid),
-        time: path(OciNamespaceKind::Time),
+        joined: joined.collect(),
+        user: path(OciNamespaceKind::User),
         new_time: new_time.then(offsets),
+        id_mapped: Vec::new(),
     }
 }
 
-pub fn has_own_user_namespace(linux: &OciLinuxConfig) -> bool {
-    linux.namespace(OciNamespaceKind::User).is_some_and(|namespace| namespace.path.is_none())
+/// One that is the host's is not named here any more.
+pub fn has_user_namespace(linux: &OciLinuxConfig) -> bool {
+    linux.namespace(OciNamespaceKind::User).is_some()
 }
 
 /// The root of the user namespace is nobody to the host: it cannot reach what binds start from.
@@ -66,7 +72,7 @@ pub fn become_root(ops: &mut Vec<SetupOp>, mounts: &CompiledMounts) -> Result<()
         .iter()
         .filter_map(|op| match op {
             SetupOp::Mount(mount) => match &mount.source {
-                MountSource::Bind(bind) => Some(bind.clone()),
+                MountSource::Bind(bind) => bind.prepared.is_none().then(|| bind.clone()),
                 MountSource::Filesystem(_) => None,
             },
             _ => None,
@@ -77,6 +83,14 @@ pub fn become_root(ops: &mut Vec<SetupOp>, mounts: &CompiledMounts) -> Result<()
     }
     ops.extend([SetupOp::OpenSources(binds), SetupOp::BecomeRoot]);
     Ok(())
+}
+
+/// As `uid_map` and `gid_map` want them: user_namespaces(7).
+pub fn id_map_text(mappings: &[OciIdMapping]) -> String {
+    mappings.iter().fold(String::new(), |mut text, OciIdMapping { container_id, host_id, size }| {
+        let _ = writeln!(text, "{container_id} {host_id} {size}");
+        text
+    })
 }
 
 pub fn loopback(ops: &mut Vec<SetupOp>, linux: &OciLinuxConfig) {
@@ -174,15 +188,15 @@ pub fn is_default(device: &OciDevice) -> bool {
 
 /// Before privileges go: some of these take one.
 pub fn scheduling(ops: &mut Vec<SetupOp>, process: &OciProcess, linux: &OciLinuxConfig) -> Result<(), CompileError> {
-    let mut first = Vec::new();
-    process_scheduling(&mut first, process)?;
+    process_scheduling(ops, process)?;
     if let Some(personality) = &linux.personality {
         const PER_LINUX32: u64 = 8;
-        if !personality.flags.is_empty() {
-            return Err(CompileError::unsupported("linux.personality.flags"));
+        if let Some(flag) = personality.flags.first() {
+            // The specification has none so far.
+            return Err(CompileError::invalid("linux.personality.flags[0]", format!("is `{flag}`, which is unknown")));
         }
         let domain = if personality.domain == OciPersonalityDomain::Linux32 { PER_LINUX32 } else { 0 };
-        first.push(SetupOp::SetPersonality { domain });
+        ops.push(SetupOp::SetPersonality { domain });
     }
     if let Some(policy) = &linux.memory_policy {
         let mode = memory_mode(&policy.mode)
@@ -197,21 +211,13 @@ pub fn scheduling(ops: &mut Vec<SetupOp>, process: &OciProcess, linux: &OciLinux
             Ok(all | bit)
         })?;
         let nodes = number_list("linux.memoryPolicy.nodes", &policy.nodes)?;
-        first.push(SetupOp::SetMemoryPolicy { mode: mode | flags, nodes });
+        ops.push(SetupOp::SetMemoryPolicy { mode: mode | flags, nodes });
     }
-    ops.splice(0..0, first);
     Ok(())
 }
 
 /// What a process may ask for, the container's first or a later one.
 pub fn process_scheduling(ops: &mut Vec<SetupOp>, process: &OciProcess) -> Result<(), CompileError> {
-    if let Some(profile) = process.apparmor_profile.as_deref().filter(|profile| !profile.is_empty()) {
-        // Checked by the caller: the host has AppArmor.
-        ops.push(SetupOp::WriteLabel {
-            path: literal("/proc/self/attr/apparmor/exec"),
-            value: format!("exec {profile}"),
-        });
-    }
     if let Some(priority) = &process.io_priority {
         if !(0..=7).contains(&priority.priority) {
             return Err(CompileError::invalid("process.ioPriority.priority", "is outside of 0 to 7"));

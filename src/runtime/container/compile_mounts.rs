@@ -3,17 +3,23 @@
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-use crate::runtime::oci::{OciConfig, OciMount, OciNamespaceKind};
+use crate::runtime::oci::{OciConfig, OciLinuxConfig, OciMount, OciNamespaceKind};
 use crate::runtime::sys::MountAttributes;
 
 use super::compile::{CompileError, below_root, c_path, c_string, literal};
+use super::compile_linux::id_map_text;
 use super::detached::Detachment;
-use super::mount_options::{BindDepth, FilesystemOption, MountOptions, sort_options};
-use super::op::{Bind, Filesystem, KeptMount, MountOp, MountSource, SetupOp, TargetKind};
+use super::labels;
+use super::mount_options::{BindDepth, FilesystemOption, MountOptions, OF_FILESYSTEMS, sort_options};
+use super::op::{
+    Bind, Contents, Filesystem, IdMap, IdMappedBind, KeptMount, MountOp, MountSource, Remount, SetupOp, TargetKind,
+};
 use super::surroundings::{CgroupView, Surroundings};
 
 pub struct CompiledMounts {
     pub ops: Vec<SetupOp>,
+    /// Those that the maker makes.
+    pub id_mapped: Vec<IdMappedBind>,
     pub dev: DevKind,
     /// A procfs is mounted at `/proc`.
     pub proc: bool,
@@ -54,7 +60,9 @@ pub fn compile(
     surroundings: &Surroundings,
     detachment: Option<&Detachment>,
 ) -> Result<CompiledMounts, CompileError> {
-    let mut compiled = CompiledMounts { ops: Vec::new(), dev: DevKind::Image, proc: false, devpts: false };
+    let mut compiled =
+        CompiledMounts { ops: Vec::new(), id_mapped: Vec::new(), dev: DevKind::Image, proc: false, devpts: false };
+    let label = labels::of_mounts(config.linux.as_ref(), detachment.map(|detachment| detachment.security))?;
     for (index, mount) in config.mounts.iter().enumerate() {
         let place = format!("mounts[{index}]");
         let options = sort_options(&mount.options)
@@ -63,7 +71,7 @@ pub fn compile(
         if detachment.is_none() && options.propagation.iter().any(|(flag, _)| *flag != libc::MS_PRIVATE) {
             return Err(CompileError::unsupported(format!("{place}.options, propagation")));
         }
-        if !mount.uid_mappings.is_empty() {
+        if detachment.is_none() && (!mount.uid_mappings.is_empty() || options.id_mapped.is_some()) {
             return Err(CompileError::unsupported(format!("{place}.uidMappings")));
         }
         let target = below_root(&place, &mount.destination)?;
@@ -74,7 +82,9 @@ pub fn compile(
             .and_then(|linux| linux.namespace(OciNamespaceKind::Cgroup))
             .is_some_and(|namespace| namespace.path.is_none());
         let cgroups = if detachment.is_none() || own_view { CgroupMounts::Anew } else { CgroupMounts::Bound };
-        let one = OneMount { place: &place, mount, options: &options, target, devices, cgroups };
+        let ids = id_map(&place, mount, &options, config.linux.as_ref())?;
+        let label = label.clone();
+        let one = OneMount { place: &place, mount, options: &options, target, devices, cgroups, ids, label };
         one.compile(&mut compiled, surroundings)?;
     }
     Ok(compiled)
@@ -87,6 +97,32 @@ struct OneMount<'a> {
     target: CString,
     devices: DeviceFiles,
     cgroups: CgroupMounts,
+    ids: Option<IdMap>,
+    label: Option<CString>,
+}
+
+/// The mount's own mappings count before those of the container's user namespace.
+fn id_map(
+    place: &str,
+    mount: &OciMount,
+    options: &MountOptions,
+    linux: Option<&OciLinuxConfig>,
+) -> Result<Option<IdMap>, CompileError> {
+    let texts = |uids, gids| IdMap::Texts { uids: id_map_text(uids), gids: id_map_text(gids) };
+    if !mount.uid_mappings.is_empty() {
+        return Ok(Some(texts(&mount.uid_mappings, &mount.gid_mappings)));
+    }
+    if options.id_mapped.is_none() {
+        return Ok(None);
+    }
+    let user = linux.and_then(|linux| Some((linux, linux.namespace(OciNamespaceKind::User)?)));
+    let (linux, user) = user.ok_or_else(|| {
+        CompileError::invalid(format!("{place}.options"), "map ids, and there are no mappings and no `user` namespace")
+    })?;
+    Ok(Some(match &user.path {
+        Some(path) => IdMap::Namespace(path.clone()),
+        None => texts(&linux.uid_mappings, &linux.gid_mappings),
+    }))
 }
 
 /// How the container gets to see its cgroups.
@@ -111,6 +147,15 @@ impl OneMount<'_> {
         let is_bind = self.mount.is_bind();
         let kind = if is_bind { "bind" } else { self.mount.kind.as_deref().unwrap_or_default() };
         self.check_target(kind)?;
+        if self.ids.is_some() && !is_bind {
+            return Err(CompileError::invalid(self.place, "maps ids, which only binds can"));
+        }
+        if self.options.remount {
+            return self.remount(compiled);
+        }
+        if self.options.copy_up && kind != "tmpfs" {
+            return Err(CompileError::invalid(self.place, "has the option `tmpcopyup`, which only a tmpfs takes"));
+        }
         match self.target.to_bytes() {
             b"dev" => compiled.dev = if kind == "tmpfs" { DevKind::Fresh } else { DevKind::Foreign },
             b"proc" => compiled.proc = true,
@@ -138,7 +183,8 @@ impl OneMount<'_> {
     }
 
     fn bind(self, compiled: &mut CompiledMounts, surroundings: &Surroundings) -> Result<(), CompileError> {
-        if let Some(option) = self.options.filesystem.first() {
+        let known = |option: &&FilesystemOption| !OF_FILESYSTEMS.contains(&option.key.as_str());
+        if let Some(option) = self.options.filesystem.iter().find(known) {
             let fault = format!("has the option `{}`, which no bind takes", option.key);
             return Err(CompileError::invalid(self.place, fault));
         }
@@ -151,14 +197,40 @@ impl OneMount<'_> {
         }
         let own = self.options.propagation.clone();
         let propagation = if own.is_empty() { vec![(libc::MS_PRIVATE, libc::AT_RECURSIVE)] } else { own };
-        let source = Bind {
+        let depth = |recursive: bool| if recursive { libc::AT_RECURSIVE } else { 0 };
+        let mut source = Bind {
             path: c_path(self.place, &surroundings.bundle.join(source))?,
-            depth: if recursive_bind { libc::AT_RECURSIVE } else { 0 },
+            depth: depth(recursive_bind),
             attributes: self.options.attributes,
             recursive,
             propagation,
+            prepared: None,
         };
+        if let Some(ids) = self.ids.clone() {
+            source.prepared = Some(compiled.id_mapped.len());
+            let depth = depth(self.options.id_mapped == Some(BindDepth::Recursive));
+            compiled.id_mapped.push(IdMappedBind { bind: source.clone(), ids, depth });
+        }
         self.push(compiled, MountSource::Bind(source), TargetKind::LikeSource);
+        Ok(())
+    }
+
+    fn parameters(&self) -> Result<Vec<(CString, Option<CString>)>, CompileError> {
+        let one = |FilesystemOption { key, value }: &FilesystemOption| {
+            let value = value.as_deref().map(|value| c_string(self.place, value)).transpose()?;
+            Ok((c_string(self.place, key)?, value))
+        };
+        self.options.filesystem.iter().map(one).collect()
+    }
+
+    fn remount(self, compiled: &mut CompiledMounts) -> Result<(), CompileError> {
+        compiled.ops.push(SetupOp::Remount(Box::new(Remount {
+            parameters: if self.mount.is_bind() { Vec::new() } else { self.parameters()? },
+            target: self.target,
+            attributes: self.options.attributes,
+            recursive: self.options.recursive,
+            propagation: self.options.propagation.clone(),
+        })));
         Ok(())
     }
 
@@ -167,16 +239,24 @@ impl OneMount<'_> {
         if let Some(source) = &self.mount.source {
             parameters.push((literal("source"), Some(c_string(self.place, source)?)));
         }
-        for FilesystemOption { key, value } in &self.options.filesystem {
-            let value = value.as_deref().map(|value| c_string(self.place, value)).transpose()?;
-            parameters.push((c_string(self.place, key)?, value));
-        }
+        parameters.extend(self.parameters()?);
+        parameters.extend(
+            self.label.clone().filter(|_| labels::take_label(kind)).map(|label| (literal("context"), Some(label))),
+        );
+        let has_mode = self.options.filesystem.iter().any(|option| option.key == "mode");
+        let contents = match self.devices {
+            _ if self.options.copy_up => Contents::Copy,
+            DeviceFiles::AsMounted if kind == "tmpfs" && !has_mode => Contents::Permissions,
+            _ => Contents::Empty,
+        };
+        let propagation = self.options.propagation.clone();
         let mut attributes = (self.options.attributes.set | self.options.recursive.set) as u32;
         let holds_devices = matches!(self.target.to_bytes(), b"dev") || kind == "devpts";
         if !holds_devices {
             attributes |= MountAttributes::NO_DEV as u32;
         }
-        let filesystem = Filesystem { kind: c_string(self.place, kind)?, parameters, attributes };
+        let filesystem =
+            Filesystem { kind: c_string(self.place, kind)?, parameters, attributes, propagation, contents };
         let real = matches!(kind, "proc" | "sysfs") || self.target.to_bytes() == b"dev";
         let target_kind = if real { TargetKind::RealDirectory } else { TargetKind::Directory };
         self.push(compiled, MountSource::Filesystem(filesystem), target_kind);
@@ -187,7 +267,8 @@ impl OneMount<'_> {
     fn cgroup(self, compiled: &mut CompiledMounts, surroundings: &Surroundings) -> Result<(), CompileError> {
         let attributes = self.options.attributes.set as u32 | MountAttributes::NO_DEV as u32;
         let of_kind = |kind: &str, parameters, attributes| {
-            MountSource::Filesystem(Filesystem { kind: literal(kind), parameters, attributes })
+            let (propagation, contents) = (Vec::new(), Contents::Empty);
+            MountSource::Filesystem(Filesystem { kind: literal(kind), parameters, attributes, propagation, contents })
         };
         let hierarchies = match &surroundings.cgroup_view {
             CgroupView::Unknown => {
@@ -272,5 +353,6 @@ fn bound(place: &str, directory: &Path, attributes: u32) -> Result<MountSource, 
         attributes: MountAttributes::set(attributes.into()),
         recursive: MountAttributes::default(),
         propagation: vec![(libc::MS_PRIVATE, 0)],
+        prepared: None,
     }))
 }

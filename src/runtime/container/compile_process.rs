@@ -126,7 +126,7 @@ fn candidates(name: &str, env: &[String]) -> Result<Vec<CString>, CompileError> 
 }
 
 /// The number of `RLIMIT_…` (asm-generic/resource.h, which both architectures use).
-fn resource_number(name: &str) -> Option<u32> {
+pub fn resource_number(name: &str) -> Option<u32> {
     const NAMES: [&str; 16] = [
         "RLIMIT_CPU",
         "RLIMIT_FSIZE",

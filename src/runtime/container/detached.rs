@@ -16,13 +16,17 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 
-use crate::runtime::sys::{self, Cloned, Errno, NamespaceFlags, SignalSet};
+use crate::runtime::sys::{self, Cloned, Errno, SignalSet};
 
 use super::compile::Program;
 use super::console;
 use super::hook::HookProgram;
+use super::idmap::{self, Prepared};
 use super::init::FAILURE;
-use super::op::Stopped;
+use super::joined::{clone_in_user_namespace, enter_for_children, open_joined};
+use super::labels::SecurityModules;
+use super::notify::{Filtered, SeccompAgent, serve_listener};
+use super::op::{IdMappedBind, Stopped};
 use super::perform::Progress;
 use super::spawn::{BEFORE_ALL, START_LIMIT, SpawnError, kill_and_reap, readable_within, words_for};
 use super::stdio::Stdio;
@@ -39,6 +43,7 @@ pub struct Detachment {
     pub root_change: RootChange,
     /// How many descriptors from 3 on the program gets.
     pub preserved: u32,
+    pub security: SecurityModules,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,13 +63,28 @@ pub enum RootChange {
     Chroot,
 }
 
-/// What of the namespaces is the maker's business, since it takes effect for children only.
+/// A namespace to join.
+#[derive(Debug)]
+pub struct MakerNamespace {
+    pub path: PathBuf,
+    /// The maker's own of the kind.
+    pub own: PathBuf,
+    /// `CLONE_NEW*`.
+    pub kind: u64,
+}
+
+/// What of the namespaces is the maker's business: some take effect for children only, and in a user namespace the process has no
+/// right to the others.
 #[derive(Debug, Default)]
 pub struct MakerNamespaces {
-    pub pid: Option<PathBuf>,
-    pub time: Option<PathBuf>,
+    /// Those that are joined, but for the ones that the process joins itself.
+    pub joined: Vec<MakerNamespace>,
+    /// A user namespace to join; what is new belongs to it.
+    pub user: Option<PathBuf>,
     /// A new time namespace with these lines for `timens_offsets`.
     pub new_time: Option<String>,
+    /// Made here, attached there: the right to map ids is the host's.
+    pub id_mapped: Vec<IdMappedBind>,
 }
 
 /// What the maker and the container's process have in common.
@@ -93,20 +113,26 @@ pub fn make<'a>(program: &'a Program, connections: Connections<'_>) -> Result<Ma
     if !protect::executable_is_protected().map_err(|source| SpawnError::Executable { source })? {
         return Err(SpawnError::Unprotected);
     }
+    let prepared = idmap::prepare(&program.maker.id_mapped)?;
     let pipe = |source| SpawnError::Pipe { source };
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(pipe)?;
-    let namespaces = || -> Result<Cloned, Errno> {
-        let home = enter_for_children(&program.maker)?;
-        let cloned = sys::clone_child(program.namespaces, None);
+    let namespaces = || -> Result<Cloned, SpawnError> {
+        let joined = open_joined(&program.maker)?;
+        let (now, later) = if program.maker.user.is_some() { (Vec::new(), joined) } else { (joined, Vec::new()) };
+        let home = enter_for_children(&program.maker, now)?;
+        let cloned = match &program.maker.user {
+            Some(path) => clone_in_user_namespace(path, &later, program.namespaces),
+            None => sys::clone_child(program.namespaces, None).map_err(|source| SpawnError::Clone { source }),
+        };
         if matches!(cloned, Ok(Cloned::Child)) {
             // Only the maker goes back.
             std::mem::forget(home);
         }
         cloned
     };
-    match namespaces().map_err(|source| SpawnError::Clone { source })? {
-        Cloned::Child => child(program, connections, theirs),
+    match namespaces()? {
+        Cloned::Child => child(program, connections, theirs, prepared),
         Cloned::Parent { pid, pidfd } => Ok(Making { program, pid, pidfd: Some(pidfd), channel: ours }),
     }
 }
@@ -187,7 +213,28 @@ impl Drop for Making<'_> {
 
 /// What the process that starts a container is told: `None` that the program is executed.
 pub fn start_outcome(connection: BorrowedFd<'_>, steps: &[String], setup: u16) -> Result<(), SpawnError> {
-    match spawn::wait_for_exec(connection)? {
+    outcome(spawn::wait_for_exec(connection)?, steps, setup)
+}
+
+/// The same where the container's filter notifies `agent`; `process` is the container's.
+pub fn start_notifying(
+    connection: BorrowedFd<'_>,
+    steps: &[String],
+    setup: u16,
+    (pid, agent): (i32, &SeccompAgent),
+) -> Result<(), SpawnError> {
+    let pipe = |source| SpawnError::Pipe { source };
+    let number = rustix::process::Pid::from_raw(pid).ok_or(Errno::SRCH).map_err(pipe)?;
+    let pidfd = rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty()).map_err(pipe)?;
+    let process = Filtered { pid, pidfd: pidfd.as_fd(), channel: connection };
+    match serve_listener(&process, agent)? {
+        None => start_outcome(connection, steps, setup),
+        stopped => outcome(stopped, steps, setup),
+    }
+}
+
+fn outcome(stopped: Option<Stopped>, steps: &[String], setup: u16) -> Result<(), SpawnError> {
+    match stopped {
         None => Ok(()),
         Some(stopped) => {
             let step = stopped.op.checked_sub(setup).and_then(|index| steps.get(usize::from(index)));
@@ -205,69 +252,27 @@ pub fn start_outcome(connection: BorrowedFd<'_>, steps: &[String], setup: u16) -
     }
 }
 
-/// The maker's own namespaces, entered again when this is dropped: its hooks belong there.
-struct Home(Vec<(OwnedFd, u64)>);
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        for (namespace, kind) in &self.0 {
-            let _ = sys::enter_namespace(namespace.as_fd(), *kind);
-        }
-    }
-}
-
-fn enter_for_children(maker: &MakerNamespaces) -> Result<Home, Errno> {
-    let open = |path: &std::path::Path| {
-        rustix::fs::open(path, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-    };
-    let mut home = Home(Vec::new());
-    let joined = [
-        (&maker.pid, "/proc/self/ns/pid", NamespaceFlags::PID),
-        (&maker.time, "/proc/self/ns/time", NamespaceFlags::TIME),
-    ];
-    for (path, own, kind) in joined {
-        let Some(path) = path else { continue };
-        let namespace = open(path)?;
-        if sys::namespace_type(namespace.as_fd())? != kind {
-            return Err(Errno::INVAL);
-        }
-        home.0.push((open(own.as_ref())?, kind));
-        sys::enter_namespace(namespace.as_fd(), kind)?;
-    }
-    if let Some(offsets) = &maker.new_time {
-        home.0.push((open("/proc/self/ns/time".as_ref())?, NamespaceFlags::TIME));
-        sys::unshare(NamespaceFlags::TIME)?;
-        if !offsets.is_empty() {
-            let path = "/proc/self/timens_offsets";
-            let file = rustix::fs::open(
-                path,
-                rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC,
-                rustix::fs::Mode::empty(),
-            )?;
-            rustix::io::write(&file, offsets.as_bytes())?;
-        }
-    }
-    Ok(home)
-}
-
 /// The life of the child. System calls only: see `sys::clone_child`.
-fn child(program: &Program, connections: Connections<'_>, channel: OwnedFd) -> ! {
+fn child(program: &Program, connections: Connections<'_>, channel: OwnedFd, prepared: Prepared) -> ! {
     let first_free = 3 + program.preserved;
-    let prepared = || -> Result<(OwnedFd, OwnedFd), Errno> {
+    let in_place = || -> Result<(OwnedFd, OwnedFd), Errno> {
         sys::block_signals(SignalSet::ALL)?;
         sys::default_dispositions()?;
         rustix::process::umask(rustix::fs::Mode::empty());
         connections.stdio.put_in_place()?;
         let channel = fcntl_dupfd_cloexec(&channel, first_free as i32)?;
         let listener = fcntl_dupfd_cloexec(connections.listener, first_free as i32)?;
-        sys::close_from_but(first_free, [channel.as_raw_fd(), listener.as_raw_fd()])?;
+        let mut keep = prepared.numbers_beside(channel.as_raw_fd());
+        keep[0] = listener.as_raw_fd();
+        sys::close_from_but(first_free, keep)?;
         Ok((channel, listener))
     };
-    let (channel, listener) = match prepared() {
+    let (channel, listener) = match in_place() {
         Ok(ready) => ready,
         Err(errno) => stop(&channel, Stopped { op: BEFORE_ALL, fault: errno.into() }),
     };
     let mut progress = Progress::default();
+    progress.prepared = prepared;
     let (before, after) = program.setup.split_at(program.hook_point.min(program.setup.len()));
     wait_for_go(&channel);
     let result = progress.perform(before, 0).and_then(|()| {
@@ -293,6 +298,7 @@ fn child(program: &Program, connections: Connections<'_>, channel: OwnedFd) -> !
     let ready = sys::close_from_but(first_free, [connection.as_raw_fd()])
         .and_then(|()| sys::block_signals(SignalSet::EMPTY))
         .map_err(|errno| Stopped { op: BEFORE_ALL, fault: errno.into() });
+    progress.runtime = program.notifies().then(|| fcntl_dupfd_cloexec(&connection, first_free as i32).ok()).flatten();
     let result = ready.and_then(|_| progress.perform(&program.payload, program.setup.len() as u16));
     stop(&connection, result.err().unwrap_or(Stopped { op: BEFORE_ALL, fault: Errno::INVAL.into() }))
 }

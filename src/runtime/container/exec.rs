@@ -19,13 +19,14 @@ use crate::runtime::sys::{self, Cloned, Errno, NamespaceFlags, SignalSet};
 use super::compile::{CompileError, c_path};
 use super::compile_process::{ProcessSettings, execution, restrictions};
 use super::init::FAILURE;
+use super::notify::{Filtered, SeccompAgent, serve_listener};
 use super::op::{SetupOp, Stopped};
 use super::perform::Progress;
 use super::protect;
 use super::spawn::{
     BEFORE_ALL, START_LIMIT, SpawnError, give_up, kill_and_reap, readable_within, wait, wait_for_exec, words_for,
 };
-use super::stdio::{Stdio, pipe};
+use super::stdio::{Stdio, pipe, socket_pair};
 use super::terminal::{Terminal, TerminalError, TerminalSize};
 
 /// What to run and where.
@@ -124,6 +125,15 @@ impl ExecProgram {
 
 /// Run a process in a container, and return once its program is executed.
 pub fn exec(program: &ExecProgram, stdio: &Stdio<'_>) -> Result<Executed, ExecError> {
+    exec_notifying(program, stdio, None)
+}
+
+/// The same where the filter notifies an agent.
+pub fn exec_notifying(
+    program: &ExecProgram,
+    stdio: &Stdio<'_>,
+    agent: Option<&SeccompAgent>,
+) -> Result<Executed, ExecError> {
     let not_running = |source| ExecError::NotRunning { pid: program.init, source };
     let failed = |source| ExecError::Start { source };
     if !protect::executable_is_protected().map_err(|source| failed(SpawnError::Executable { source }))? {
@@ -143,7 +153,8 @@ pub fn exec(program: &ExecProgram, stdio: &Stdio<'_>) -> Result<Executed, ExecEr
         let peer = terminal.peer.as_fd();
         Stdio { stdin: peer, stdout: peer, stderr: peer }
     });
-    let (pid, pidfd) = start(program, container.as_fd(), at_terminal.as_ref().unwrap_or(stdio)).map_err(failed)?;
+    let stdio = at_terminal.as_ref().unwrap_or(stdio);
+    let (pid, pidfd) = start(program, container.as_fd(), stdio, agent).map_err(failed)?;
     Ok(Executed { pid, pidfd, terminal: terminal.map(|terminal| terminal.master) })
 }
 
@@ -163,15 +174,28 @@ fn still_alive(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
     if ended == 0 { Ok(()) } else { Err(Errno::SRCH) }
 }
 
-fn start(program: &ExecProgram, container: BorrowedFd<'_>, stdio: &Stdio<'_>) -> Result<(i32, OwnedFd), SpawnError> {
+fn start(
+    program: &ExecProgram,
+    container: BorrowedFd<'_>,
+    stdio: &Stdio<'_>,
+    agent: Option<&SeccompAgent>,
+) -> Result<(i32, OwnedFd), SpawnError> {
     let (number, number_write) = pipe().map_err(|source| SpawnError::Pipe { source })?;
-    let (stopped, stopped_write) = pipe().map_err(|source| SpawnError::Pipe { source })?;
+    let channel = if agent.is_some() { socket_pair() } else { pipe() };
+    let (stopped, stopped_write) = channel.map_err(|source| SpawnError::Pipe { source })?;
     let cloned = sys::clone_child(NamespaceFlags::default(), None).map_err(|source| SpawnError::Clone { source })?;
-    let Cloned::Parent { pidfd: helper, .. } = cloned else {
+    let Cloned::Parent { pid: helper_pid, pidfd: helper } = cloned else {
         helper_process(program, container, stdio, Pipes { number: number_write, stopped: stopped_write })
     };
     drop(number_write);
     drop(stopped_write);
+    if let Some(agent) = agent.filter(|_| notifies(&program.restrict)) {
+        let process = Filtered { pid: helper_pid, pidfd: helper.as_fd(), channel: stopped.as_fd() };
+        if let Some(stop) = serve_or_kill(&process, agent)? {
+            let _ = wait(helper.as_fd());
+            return Err(words_for(program.op(stop.op), stop));
+        }
+    }
     let told = match readable_within(number.as_fd(), START_LIMIT) {
         Ok(true) => read_number(number.as_fd()),
         Ok(false) => {
@@ -188,7 +212,15 @@ fn start(program: &ExecProgram, container: BorrowedFd<'_>, stdio: &Stdio<'_>) ->
             None => Err(SpawnError::Died { status: helper_status }),
         };
     };
-    match (wait_for_exec(stopped.as_fd()), descriptor_of(pid)) {
+    let pidfd = descriptor_of(pid);
+    let stop = match (agent.filter(|_| notifies(&program.become_it)), &pidfd) {
+        (Some(agent), Ok(pidfd)) => {
+            serve_or_kill(&Filtered { pid, pidfd: pidfd.as_fd(), channel: stopped.as_fd() }, agent)?
+        }
+        _ => None,
+    };
+    let outcome = stop.map_or_else(|| wait_for_exec(stopped.as_fd()), |stop| Ok(Some(stop)));
+    match (outcome, pidfd) {
         (Ok(None), Ok(pidfd)) => Ok((pid, pidfd)),
         (outcome, pidfd) => {
             // Ours and not waited for by anybody else, so the number is still its own.
@@ -200,6 +232,15 @@ fn start(program: &ExecProgram, container: BorrowedFd<'_>, stdio: &Stdio<'_>) ->
             }
         }
     }
+}
+
+fn notifies(ops: &[SetupOp]) -> bool {
+    ops.iter().any(|op| matches!(op, SetupOp::InstallSeccomp(program) if program.notifies()))
+}
+
+/// Without its agent a process must not go on.
+fn serve_or_kill(process: &Filtered<'_>, agent: &SeccompAgent) -> Result<Option<Stopped>, SpawnError> {
+    serve_listener(process, agent).inspect_err(|_| kill_and_reap(process.pidfd))
 }
 
 /// `None`: the helper stopped before it had one to tell.
@@ -235,6 +276,9 @@ fn helper_process(program: &ExecProgram, container: BorrowedFd<'_>, stdio: &Stdi
     });
     if let Err(errno) = ready {
         give_up(&pipes.stopped, Stopped { op: BEFORE_ALL, fault: errno.into() });
+    }
+    if notifies(&program.restrict) || notifies(&program.become_it) {
+        progress.runtime = pipes.stopped.try_clone().ok();
     }
     let stop = match restrict(program, &mut progress, container) {
         Ok(()) => match sys::clone_sibling() {

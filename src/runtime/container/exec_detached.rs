@@ -7,6 +7,7 @@ use super::compile::CompileError;
 use super::compile_linux::{number_list, process_scheduling};
 use super::detached::Keyring;
 use super::exec::{ExecProgram, ExecSpec};
+use super::labels::{self, SecurityModules};
 use super::op::SetupOp;
 
 /// Beside an [`ExecSpec`].
@@ -20,6 +21,7 @@ pub struct ExecDetachment<'a> {
     pub time_namespace: OwnNamespace,
     /// As the host numbers users.
     pub terminal_owner: u32,
+    pub security: SecurityModules,
 }
 
 /// Whether the container has one that is not the caller's.
@@ -37,6 +39,8 @@ impl ExecProgram {
         if detachment.keyring == Keyring::Inherited {
             program.join.retain(|op| !matches!(op, SetupOp::NewKeyring));
         }
+        // Before the container's namespaces: its procfs may be anything.
+        program.join.extend(labels::of_process(detachment.process, detachment.security)?);
         let mut first = Vec::new();
         if detachment.user_namespace == OwnNamespace::Yes {
             program.namespaces |= NamespaceFlags::USER;

@@ -13,6 +13,12 @@ pub struct MountOptions {
     pub recursive: MountAttributes,
     /// `MS_*` and `AT_RECURSIVE` or 0, in order.
     pub propagation: Vec<(u64, i32)>,
+    /// With its own view of users and groups: the one mount, or all below it too.
+    pub id_mapped: Option<BindDepth>,
+    /// What is mounted at the place is changed.
+    pub remount: bool,
+    /// A new tmpfs begins with what it covers.
+    pub copy_up: bool,
     /// For the filesystem, in order: `key` alone or `key=value`.
     pub filesystem: Vec<FilesystemOption>,
 }
@@ -67,23 +73,30 @@ const ATTRIBUTES: [(&str, u64, u64); 17] = [
 ];
 
 /// What is so in any case, or changes nothing.
-const WITHOUT_EFFECT: [&str; 11] = [
+const WITHOUT_EFFECT: [&str; 13] = [
     "defaults",
     "async",
     "loud",
     "silent",
+    // Mandatory locking left the kernel with Linux 5.15, and what can keep versions of inodes does so by itself.
+    "mand",
     "nomand",
-    "norelatime",
+    "iversion",
     "noiversion",
+    "norelatime",
     "nolazytime",
     "rbind",
     "bind",
     "rnorelatime",
 ];
 
-/// Of the specification's table, and refused.
-const UNSUPPORTED: [&str; 9] =
-    ["remount", "idmap", "ridmap", "tmpcopyup", "copy-symlink", "src-nofollow", "dest-nofollow", "iversion", "mand"];
+/// What a filesystem takes and a mount of one has no part in.
+pub const OF_FILESYSTEMS: [&str; 3] = ["dirsync", "lazytime", "sync"];
+
+/// Of other runtimes, and refused.
+const UNSUPPORTED: [&str; 3] = ["copy-symlink", "src-nofollow", "dest-nofollow"];
+
+const OF_THEIR_OWN: [&str; 4] = ["idmap", "ridmap", "remount", "tmpcopyup"];
 
 /// Name and flag; each has a recursive sister with an `r` before it.
 const PROPAGATION: [(&str, u64); 4] = [
@@ -112,7 +125,14 @@ pub fn sort_options(options: &[String]) -> Result<MountOptions, UnsupportedOptio
             "rbind" => sorted.bind = Some(BindDepth::Recursive),
             _ => {}
         }
-        if WITHOUT_EFFECT.contains(&option.as_str()) {
+        match option.as_str() {
+            "idmap" => sorted.id_mapped = Some(BindDepth::Single),
+            "ridmap" => sorted.id_mapped = Some(BindDepth::Recursive),
+            "remount" => sorted.remount = true,
+            "tmpcopyup" => sorted.copy_up = true,
+            _ => {}
+        }
+        if WITHOUT_EFFECT.contains(&option.as_str()) || OF_THEIR_OWN.contains(&option.as_str()) {
             continue;
         }
         if let Some(change) = propagation(option) {
@@ -184,8 +204,8 @@ mod tests {
     }
 
     #[test]
-    fn options_to_come_are_refused() {
-        for option in ["idmap", "idmap=x", "tmpcopyup", "remount"] {
+    fn options_of_other_runtimes_are_refused() {
+        for option in ["copy-symlink", "src-nofollow"] {
             assert!(sort_options(&[option.to_owned()]).is_err(), "{option}");
         }
     }

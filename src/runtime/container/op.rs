@@ -5,11 +5,12 @@ use std::ffi::CString;
 use std::fmt;
 
 use crate::runtime::seccomp::{self, LinuxSeccomp, SeccompError};
-use crate::runtime::sys::{
-    CapabilityBits, Errno, ExecStrings, MountAttributes, SchedulerAttributes, SeccompFilterFlags, SockFilter,
-};
+use crate::runtime::sys::{CapabilityBits, Errno, ExecStrings, SchedulerAttributes, SeccompFilterFlags, SockFilter};
 
 use super::hook::HookProgram;
+pub use super::op_mount::{
+    Bind, Contents, Filesystem, IdMap, IdMappedBind, KeptMount, MountOp, MountSource, OverlayRoot, Remount, TargetKind,
+};
 
 /// One thing that a container's process does before it becomes the program, in order.
 #[derive(Debug)]
@@ -48,6 +49,7 @@ pub enum SetupOp {
     /// Attach the root to be, over the host's root, where path look-ups by the host's names do not see it.
     AttachRoot,
     Mount(Box<MountOp>),
+    Remount(Box<Remount>),
     /// Open `/dev` of the root to be, made if it is not there.
     OpenDev,
     MakeDevice(DeviceNode),
@@ -181,69 +183,6 @@ pub enum NodeType {
     Fifo,
 }
 
-/// An overlay as fsconfig wants it.
-#[derive(Debug)]
-pub struct OverlayRoot {
-    /// The topmost first.
-    pub lower: Vec<CString>,
-    pub upper: CString,
-    pub work: CString,
-}
-
-#[derive(Debug)]
-pub struct MountOp {
-    pub source: MountSource,
-    /// Below the root to be, without a slash in front.
-    pub target: CString,
-    pub target_kind: TargetKind,
-    /// The root of this mount is needed later on.
-    pub keep: KeptMount,
-}
-
-#[derive(Debug)]
-pub enum MountSource {
-    Filesystem(Filesystem),
-    Bind(Bind),
-}
-
-#[derive(Debug)]
-pub struct Filesystem {
-    pub kind: CString,
-    /// `None`: a flag.
-    pub parameters: Vec<(CString, Option<CString>)>,
-    /// `MOUNT_ATTR_*`.
-    pub attributes: u32,
-}
-
-#[derive(Clone, Debug)]
-pub struct Bind {
-    /// A path of the host.
-    pub path: CString,
-    /// `AT_RECURSIVE`, or 0.
-    pub depth: i32,
-    pub attributes: MountAttributes,
-    pub recursive: MountAttributes,
-    /// `MS_*` and `AT_RECURSIVE` or 0, in order.
-    pub propagation: Vec<(u64, i32)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TargetKind {
-    Directory,
-    /// No symbolic link on the way to it, and looked up again after the mount: for procfs and sysfs, which everything
-    /// that protects the host builds on.
-    RealDirectory,
-    /// A file or a directory, as the source is.
-    LikeSource,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeptMount {
-    No,
-    Proc,
-    Dev,
-}
-
 #[derive(Debug)]
 pub struct DeviceNode {
     pub name: CString,
@@ -274,6 +213,11 @@ impl SeccompProgram {
     pub fn compile(section: &LinuxSeccomp) -> Result<Self, SeccompError> {
         let filter = seccomp::compile(section)?.filter;
         Ok(Self { filter: filter.instructions, flags: SeccompFilterFlags(filter.flags.0) })
+    }
+
+    /// Whether calls are put before an agent.
+    pub fn notifies(&self) -> bool {
+        self.flags.0 & seccomp::SeccompFlags::NEW_LISTENER != 0
     }
 }
 
@@ -332,6 +276,7 @@ impl fmt::Display for SetupOp {
                 };
                 write!(formatter, "mount {source} on `/{}`", path(&mount.target))
             }
+            Self::Remount(mount) => write!(formatter, "change the mount at `/{}`", path(&mount.target)),
             Self::OpenDev => write!(formatter, "open `/dev`"),
             Self::MakeDevice(node) | Self::BindDevice(node) => write!(formatter, "make `/dev/{}`", path(&node.name)),
             Self::LinkInDev { name, .. } => write!(formatter, "link `/dev/{}`", path(name)),

@@ -11,15 +11,17 @@ use crate::runtime::sys::{self, Errno, Prctl};
 
 use super::below::{Links, NodeKind, open_below, open_or_make};
 use super::hook::StatePid;
+use super::idmap::Prepared;
+use super::notify::install_notifying;
 use super::op::{
-    CapabilitySets, Credentials, DeviceNode, Execution, Fault, KeptMount, MountSource, Part, SetupOp, Stopped,
+    Bind, CapabilitySets, Credentials, DeviceNode, Execution, Fault, KeptMount, MountSource, Part, SetupOp, Stopped,
 };
 use super::perform_detached::{
     Sources, enter_root, find_program, join_namespaces, make_node, propagate, propagate_root,
 };
 use super::rootfs::{
-    InPart, Masks, attach, attach_root, file_type, is_character_device, is_procfs, make_overlay, make_read_only,
-    mount_below,
+    Given, InPart, Masks, attach, attach_root, change_mount, file_type, is_character_device, is_procfs, make_overlay,
+    make_read_only, mount_below,
 };
 
 /// What operations leave for later ones.
@@ -30,6 +32,9 @@ pub struct Progress {
     dev: Option<OwnedFd>,
     masks: Masks,
     sources: Sources,
+    pub(super) prepared: Prepared,
+    /// To the runtime, where a filter notifies: a socket.
+    pub(super) runtime: Option<OwnedFd>,
 }
 
 impl Progress {
@@ -60,9 +65,12 @@ impl Progress {
             SetupOp::RootFromOverlay(overlay) => self.root = Some(make_overlay(overlay)?),
             SetupOp::AttachRoot => attach_root(self.root()?)?,
             SetupOp::Mount(mount) => {
-                let opened = match mount.source {
-                    MountSource::Bind(_) => self.sources.next(),
-                    MountSource::Filesystem(_) => None,
+                let opened = match &mount.source {
+                    MountSource::Bind(Bind { prepared: Some(index), .. }) => {
+                        Given::Finished(self.prepared.take(*index).ok_or(Errno::BADF)?)
+                    }
+                    MountSource::Bind(_) => self.sources.next().map_or(Given::Nothing, Given::Opened),
+                    MountSource::Filesystem(_) => Given::Nothing,
                 };
                 let mounted = mount_below(self.root()?, mount, opened)?;
                 match mount.keep {
@@ -71,6 +79,7 @@ impl Progress {
                     KeptMount::Dev => self.dev = Some(mounted),
                 }
             }
+            SetupOp::Remount(remount) => change_mount(self.root()?, remount)?,
             SetupOp::OpenDev => {
                 self.dev = Some(open_or_make(self.root()?, c"dev", NodeKind::Directory, Links::Refuse)?);
             }
@@ -109,6 +118,7 @@ impl Progress {
             SetupOp::WriteLabel { path, value } => write_file(CWD, path, value.as_bytes())?,
             SetupOp::LimitResource(limit) => sys::set_rlimit(limit.resource, limit.soft, limit.hard)?,
             SetupOp::NoNewPrivileges => sys::prctl(Prctl::NoNewPrivileges)?,
+            SetupOp::InstallSeccomp(program) if program.notifies() => install_notifying(program, held(&self.runtime)?)?,
             SetupOp::InstallSeccomp(program) => sys::seccomp_install(&program.filter, program.flags)?,
             SetupOp::BoundCapabilities { keep, last } => bound_capabilities(*keep, *last)?,
             SetupOp::SetUser(user) => set_user(user)?,

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open, openat};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::runtime::sys::{self, Errno, MountAttributes, NamespaceFlags};
+use crate::runtime::sys::{self, Errno, MountAttributes};
 
 use super::below::{Links, NodeKind, open_or_make};
 use super::op::{Bind, Fault, JoinedNamespace, NodeAt, NodeType, Part};
@@ -56,7 +56,7 @@ pub fn propagate_root(flag: u64, depth: i32) -> Result<(), Errno> {
 /// The most namespaces that one process is in.
 const MAX_NAMESPACES: usize = 8;
 
-/// The user namespace is first and the mount namespace last: the list comes in this order.
+/// The mount namespace is last: the list comes in this order.
 pub fn join_namespaces(list: &[JoinedNamespace]) -> Result<(), Fault> {
     let mut opened = [const { None::<OwnedFd> }; MAX_NAMESPACES];
     for (place, namespace) in opened.iter_mut().zip(list) {
@@ -68,12 +68,7 @@ pub fn join_namespaces(list: &[JoinedNamespace]) -> Result<(), Fault> {
         *place = Some(file);
     }
     for (file, namespace) in opened.iter().flatten().zip(list) {
-        if let Err(errno) = sys::enter_namespace(file.as_fd(), namespace.kind) {
-            // To enter the user namespace that one is in already is an error, and what was asked for.
-            if !(namespace.kind == NamespaceFlags::USER && errno == Errno::INVAL) {
-                return Err(Fault { part: Part::Attach, errno });
-            }
-        }
+        sys::enter_namespace(file.as_fd(), namespace.kind).in_part(Part::Attach)?;
     }
     Ok(())
 }

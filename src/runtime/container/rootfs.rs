@@ -6,14 +6,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, OFlags, Stat, fstat, fstatfs, openat};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount, open_tree,
 };
 
 use crate::runtime::sys::{Errno, MountAttributes, mount_setattr};
 
 use super::below::{Links, NodeKind, open_below, open_or_make};
-use super::op::{Bind, Fault, Filesystem, MountOp, MountSource, OverlayRoot, Part, TargetKind};
+use super::copy_up;
+use super::op::{Bind, Contents, Fault, Filesystem, MountOp, MountSource, OverlayRoot, Part, Remount, TargetKind};
 
 /// linux/magic.h.
 pub const PROC_SUPER_MAGIC: i64 = 0x9fa0;
@@ -38,7 +39,8 @@ pub fn make_filesystem(filesystem: &Filesystem) -> Result<OwnedFd, Errno> {
             None => fsconfig_set_flag(&context, key.as_c_str())?,
         }
     }
-    finish_filesystem(&context, MountAttrFlags::from_bits_retain(filesystem.attributes))
+    let late = if late_read_only(filesystem) { MountAttributes::READ_ONLY as u32 } else { 0 };
+    finish_filesystem(&context, MountAttrFlags::from_bits_retain(filesystem.attributes & !late))
 }
 
 fn finish_filesystem(context: &OwnedFd, attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
@@ -175,13 +177,22 @@ pub fn attach_root(root: BorrowedFd<'_>) -> Result<(), Errno> {
     move_mount(root, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
+/// A mount that there is already.
+pub enum Given {
+    Nothing,
+    /// The source of a bind, which had to be opened before.
+    Opened(OwnedFd),
+    /// A bind that is ready to be attached.
+    Finished(OwnedFd),
+}
+
 /// Do one mount of the configuration below `root`; returns the root of what was mounted.
-/// `opened`: the source, where it had to be opened before.
-pub fn mount_below(root: BorrowedFd<'_>, op: &MountOp, opened: Option<OwnedFd>) -> Result<OwnedFd, Fault> {
-    let mount = match (&op.source, opened) {
+pub fn mount_below(root: BorrowedFd<'_>, op: &MountOp, given: Given) -> Result<OwnedFd, Fault> {
+    let mount = match (&op.source, given) {
         (MountSource::Filesystem(filesystem), _) => make_filesystem(filesystem)?,
-        (MountSource::Bind(bind), None) => copy_mount(bind).in_part(Part::Source)?,
-        (MountSource::Bind(bind), Some(opened)) => {
+        (MountSource::Bind(bind), Given::Nothing) => copy_mount(bind).in_part(Part::Source)?,
+        (MountSource::Bind(_), Given::Finished(mount)) => mount,
+        (MountSource::Bind(bind), Given::Opened(opened)) => {
             finish_bind(opened.as_fd(), bind).in_part(Part::Source)?;
             opened
         }
@@ -191,25 +202,73 @@ pub fn mount_below(root: BorrowedFd<'_>, op: &MountOp, opened: Option<OwnedFd>) 
         TargetKind::RealDirectory => (NodeKind::Directory, Links::Refuse),
         TargetKind::LikeSource => (kind_of(mount.as_fd()).in_part(Part::Source)?, Links::Follow),
     };
+    let contents = match &op.source {
+        MountSource::Filesystem(filesystem) => filesystem.contents,
+        MountSource::Bind(_) => Contents::Empty,
+    };
+    let was_there = contents != Contents::Empty && open_below(root, &op.target, OFlags::PATH, links).is_ok();
     let target = open_or_make(root, &op.target, kind, links).in_part(Part::Target)?;
     // Only what says so by its name may lie in a procfs; the names were checked before.
     let named_in_proc = op.target.to_bytes().starts_with(b"proc/");
     if !named_in_proc && is_procfs(target.as_fd())? {
         return Err(Fault { part: Part::TargetInProc, errno: Errno::PERM });
     }
-    attach(mount.as_fd(), target.as_fd()).in_part(Part::Attach)?;
-    if let MountSource::Bind(bind) = &op.source {
-        for (propagation, depth) in &bind.propagation {
-            let change = MountAttributes { propagation: *propagation, ..MountAttributes::default() };
-            mount_setattr(mount.as_fd(), *depth, &change).in_part(Part::Verify)?;
-        }
+    if was_there {
+        copy_up::fill(mount.as_fd(), target.as_fd(), contents).in_part(Part::Source)?;
     }
+    let (propagation, read_only) = match &op.source {
+        MountSource::Bind(bind) => (&bind.propagation, false),
+        MountSource::Filesystem(filesystem) => (&filesystem.propagation, late_read_only(filesystem)),
+    };
+    if read_only {
+        mount_setattr(mount.as_fd(), 0, &MountAttributes::set(MountAttributes::READ_ONLY))?;
+    }
+    attach(mount.as_fd(), target.as_fd()).in_part(Part::Attach)?;
+    propagate(mount.as_fd(), propagation)?;
     if op.target_kind == TargetKind::RealDirectory {
         let seen =
             open_below(root, &op.target, OFlags::PATH | OFlags::DIRECTORY, Links::Refuse).in_part(Part::Verify)?;
         same_node(seen.as_fd(), mount.as_fd()).in_part(Part::Verify)?;
     }
     Ok(mount)
+}
+
+fn propagate(mount: BorrowedFd<'_>, changes: &[(u64, i32)]) -> Result<(), Fault> {
+    changes.iter().try_for_each(|(propagation, depth)| {
+        let change = MountAttributes { propagation: *propagation, ..MountAttributes::default() };
+        mount_setattr(mount, *depth, &change).in_part(Part::Verify)
+    })
+}
+
+/// What is filled first cannot be read-only by then.
+fn late_read_only(filesystem: &Filesystem) -> bool {
+    filesystem.contents != Contents::Empty && u64::from(filesystem.attributes) & MountAttributes::READ_ONLY != 0
+}
+
+/// Change what is mounted below `root` already: the mount, those below it, its filesystem.
+pub fn change_mount(root: BorrowedFd<'_>, op: &Remount) -> Result<(), Fault> {
+    let mount = open_below(root, &op.target, OFlags::PATH, Links::Follow).in_part(Part::Target)?;
+    let named_in_proc = op.target.to_bytes().starts_with(b"proc");
+    if !named_in_proc && is_procfs(mount.as_fd())? {
+        return Err(Fault { part: Part::TargetInProc, errno: Errno::PERM });
+    }
+    if !op.parameters.is_empty() {
+        let context = fspick(&mount, c"", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
+        for (key, value) in &op.parameters {
+            match value {
+                Some(value) => fsconfig_set_string(&context, key.as_c_str(), value.as_c_str())?,
+                None => fsconfig_set_flag(&context, key.as_c_str())?,
+            }
+        }
+        fsconfig_reconfigure(&context)?;
+    }
+    if !op.recursive.is_empty() {
+        mount_setattr(mount.as_fd(), libc::AT_RECURSIVE, &op.recursive).in_part(Part::Attach)?;
+    }
+    if !op.attributes.is_empty() {
+        mount_setattr(mount.as_fd(), 0, &op.attributes).in_part(Part::Attach)?;
+    }
+    propagate(mount.as_fd(), &op.propagation)
 }
 
 fn kind_of(node: BorrowedFd<'_>) -> Result<NodeKind, Errno> {

@@ -33,6 +33,8 @@ pub enum SpawnError {
     /// `step` is what was being done, with its paths.
     #[error("{step}")]
     SetUp { step: String, executing: bool, source: Errno },
+    #[error("cannot hand the seccomp listener to `{}`", path.display())]
+    Agent { path: std::path::PathBuf, source: Errno },
     #[error("the container's process ended with status {status} before its program was executed")]
     Died { status: i32 },
     #[error("the container's program was not executed within {} s", START_LIMIT.as_secs())]

@@ -43,6 +43,13 @@ pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok((moved_up(read)?, moved_up(write)?))
 }
 
+/// The same as a pair of sockets that keep messages apart.
+pub(super) fn socket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    Ok((moved_up(ours)?, moved_up(theirs)?))
+}
+
 fn moved_up(descriptor: OwnedFd) -> Result<OwnedFd, Errno> {
     use std::os::fd::AsRawFd;
     if descriptor.as_raw_fd() > 2 { Ok(descriptor) } else { out_of_the_way(descriptor.as_fd()) }

@@ -1,6 +1,8 @@
 //! What of the specification has no effect yet, or needs what was not given: refused by name, never ignored.
 
-use crate::runtime::oci::{OciConfig, OciLinuxConfig, OciNamespaceKind, OciProcess, OciRootfsPropagation};
+use crate::runtime::oci::{
+    OciConfig, OciIdMapping, OciLinuxConfig, OciNamespaceKind, OciProcess, OciRootfsPropagation,
+};
 
 use super::compile::CompileError;
 use super::compile_linux::is_default;
@@ -24,6 +26,9 @@ pub fn check(
         return Err(CompileError::invalid("linux.namespaces", "lacks a `mount` namespace"));
     };
     check_namespaces(linux, surroundings, detachment)?;
+    if let Some(process) = &config.process {
+        check_ids(process, linux)?;
+    }
     check_linux(linux, detachment)?;
     check_given(linux, surroundings, detachment)
 }
@@ -39,7 +44,33 @@ fn check_process(process: &OciProcess, detachment: Option<&Detachment>) -> Resul
     refuse_if(attached && process.console_size.is_some(), "process.consoleSize")?;
     refuse_if(attached && process.exec_cpu_affinity.is_some(), "process.execCPUAffinity")?;
     refuse_if(attached && said(&process.apparmor_profile), "process.apparmorProfile")?;
-    refuse_if(said(&process.selinux_label), "process.selinuxLabel")
+    refuse_if(attached && said(&process.selinux_label), "process.selinuxLabel")
+}
+
+/// Whoever a new user namespace does not know cannot be in it: told at creation and not at the start.
+fn check_ids(process: &OciProcess, linux: &OciLinuxConfig) -> Result<(), CompileError> {
+    if linux.namespace(OciNamespaceKind::User).is_none_or(|namespace| namespace.path.is_some()) {
+        return Ok(());
+    }
+    let known = |mappings: &[OciIdMapping], id: u32| {
+        mappings.iter().any(|one| id.checked_sub(one.container_id).is_some_and(|offset| offset < one.size))
+    };
+    let unknown = |path: String, id: u32| {
+        CompileError::invalid(path, format!("is {id}, which the mappings of the user namespace do not have"))
+    };
+    for (path, mappings) in [("uidMappings", &linux.uid_mappings), ("gidMappings", &linux.gid_mappings)] {
+        if !known(mappings, 0) {
+            let fault = "lack 0, the root of the new user namespace";
+            return Err(CompileError::invalid(format!("linux.{path}"), fault));
+        }
+    }
+    if !known(&linux.uid_mappings, process.user.uid) {
+        return Err(unknown("process.user.uid".to_owned(), process.user.uid));
+    }
+    let groups = [("process.user.gid".to_owned(), process.user.gid)].into_iter();
+    let others = process.user.additional_gids.iter().enumerate();
+    let mut all = groups.chain(others.map(|(index, id)| (format!("process.user.additionalGids[{index}]"), *id)));
+    all.find(|(_, id)| !known(&linux.gid_mappings, *id)).map_or(Ok(()), |(path, id)| Err(unknown(path, id)))
 }
 
 fn check_namespaces(
@@ -51,8 +82,6 @@ fn check_namespaces(
         let path = format!("linux.namespaces[{index}]");
         let joined = namespace.path.is_some();
         match (detachment, namespace.kind) {
-            // What is new in it would belong to the host's user namespace and not to the joined one.
-            (Some(_), OciNamespaceKind::User) => refuse_if(joined, &format!("{path}.path"))?,
             (Some(_), _) => {}
             (None, kind) => {
                 refuse_if(joined, &format!("{path}.path"))?;
@@ -77,9 +106,13 @@ fn check_linux(linux: &OciLinuxConfig, detachment: Option<&Detachment>) -> Resul
     if !new(OciNamespaceKind::Time) && !linux.time_offsets.is_empty() {
         return Err(CompileError::invalid("linux.timeOffsets", "needs a new `time` namespace"));
     }
-    refuse_if(!linux.net_devices.is_empty(), "linux.netDevices")?;
-    refuse_if(linux.intel_rdt.is_some(), "linux.intelRdt")?;
-    refuse_if(linux.mount_label.as_ref().is_some_and(|label| !label.is_empty()), "linux.mountLabel")?;
+    let attached = detachment.is_none();
+    refuse_if(attached && !linux.net_devices.is_empty(), "linux.netDevices")?;
+    refuse_if(attached && linux.intel_rdt.is_some(), "linux.intelRdt")?;
+    refuse_if(attached && linux.mount_label.as_ref().is_some_and(|label| !label.is_empty()), "linux.mountLabel")?;
+    if !linux.net_devices.is_empty() && linux.namespace(OciNamespaceKind::Network).is_none() {
+        return Err(CompileError::invalid("linux.netDevices", "needs a `network` namespace"));
+    }
     for (index, device) in linux.devices.iter().enumerate() {
         // Those that are there anyway may be named.
         let refused = detachment.is_none() && !is_default(device);
@@ -105,7 +138,14 @@ fn check_given(
     }
     match (&linux.seccomp, &surroundings.seccomp) {
         (Some(_), None) => Err(CompileError::invalid("linux.seccomp", "was not compiled")),
-        (Some(seccomp), Some(_)) => refuse_if(seccomp.listener_path.is_some(), "linux.seccomp.listenerPath"),
+        (Some(seccomp), Some(program)) => {
+            let path = "linux.seccomp.listenerPath";
+            refuse_if(detachment.is_none() && seccomp.listener_path.is_some(), path)?;
+            if program.notifies() && seccomp.listener_path.is_none() {
+                return Err(CompileError::invalid(path, "is missing: an action notifies"));
+            }
+            Ok(())
+        }
         _ => Ok(()),
     }
 }

@@ -64,6 +64,15 @@ impl Reference {
         }
     }
 
+    /// The same image where a mirror, `HOST[:PORT][/PREFIX]`, has it; `None` where that makes no reference.
+    pub fn at_mirror(&self, mirror: &str) -> Option<Self> {
+        let tag = self.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
+        let digest = self.digest.map(|digest| format!("@{digest}")).unwrap_or_default();
+        let found: Self = format!("{mirror}/{}{tag}{digest}", self.repository).parse().ok()?;
+        let host = mirror.split('/').next().unwrap_or(mirror);
+        found.registry.eq_ignore_ascii_case(host).then_some(found)
+    }
+
     /// The same name, held to one image.
     pub fn at(&self, digest: LayerDigest) -> Self {
         Self { digest: Some(digest), ..self.clone() }

@@ -3,21 +3,27 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
 use crate::runtime::container::detached::{Detachment, Keyring, Making, RootChange, make};
 use crate::runtime::container::{
-    CgroupView, HookProgram, NetworkOrigin, PID_PLACE, Program, Rootfs, SeccompProgram, StatePid, Surroundings,
+    CgroupView, HookProgram, NetworkOrigin, PID_PLACE, Program, Rootfs, SeccompProgram, SecurityModules, StatePid,
+    Surroundings, id_map_text, resource_number,
 };
+use crate::runtime::net::move_device;
 use crate::runtime::oci::{
     OciConfig, OciContainer, OciHook, OciIdMapping, OciLifecycleState, OciNamespaceKind, OciProcess,
 };
 
+use crate::runtime::sys;
+
 use super::LifecycleError;
 use super::cgroups::{self, ContainerCgroups, HostCgroups};
 use super::process::{ConsoleSocket, check_preserved, connections, started_at, terminal_of, write_pid_file};
+use super::resctrl;
 use super::resources::CgroupVersion;
 use super::store::{Place, Record, START, Store, parse_config, read_document};
 
@@ -176,8 +182,10 @@ impl Attempt<'_> {
             keyring: options.keyring,
             root_change: options.root_change,
             preserved: options.preserved,
+            security: SecurityModules::of_host(),
         };
         let mut config = self.config.clone();
+        forget_own_user_namespace(&mut config);
         // Lowering the score takes a right that a user namespace does not give: it is written from here.
         let process = config.process.get_or_insert_with(|| OciProcess {
             cwd: "/".to_owned(),
@@ -201,11 +209,44 @@ impl Attempt<'_> {
             fs::write(&path, score.to_string())
                 .map_err(LifecycleError::system(format!("write {score} to `{path}`")))?;
         }
+        if let Some(wanted) = self.config.linux.as_ref().and_then(|linux| linux.intel_rdt.as_ref()) {
+            resctrl::apply(Path::new(resctrl::ROOT), wanted, (&state.id, pid), &mut self.made)?;
+        }
+        allow_limits(pid, self.config.process.as_ref())?;
         making.set_up().map_err(spawn)?;
+        self.move_devices(pid)?;
         self.poststop = Some(OciContainer { status: OciLifecycleState::Stopped, pid: None, ..state.clone() });
         run_hooks(self.config, Point::Prestart, state)?;
         run_hooks(self.config, Point::CreateRuntime, state)?;
         making.finish_root().map_err(spawn)
+    }
+}
+
+/// To join the user namespace that one is in is nothing to do, and an error of setns(2).
+fn forget_own_user_namespace(config: &mut OciConfig) {
+    let Some(linux) = &mut config.linux else { return };
+    let own = fs::metadata("/proc/self/ns/user").ok();
+    linux.namespaces.retain(|namespace| {
+        let same = namespace.path.as_ref().filter(|_| namespace.kind == OciNamespaceKind::User).is_some_and(|path| {
+            let node = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+            fs::metadata(path).ok().map(node) == own.clone().map(node)
+        });
+        !same
+    });
+}
+
+impl Attempt<'_> {
+    /// In the order of their names on the host.
+    fn move_devices(&self, pid: i32) -> Result<(), LifecycleError> {
+        let Some(linux) = self.config.linux.as_ref().filter(|linux| !linux.net_devices.is_empty()) else {
+            return Ok(());
+        };
+        let path = format!("/proc/{pid}/ns/net");
+        let netns = fs::File::open(&path).map_err(LifecycleError::system(format!("open `{path}`")))?;
+        linux.net_devices.iter().try_for_each(|(name, device)| {
+            let inside = device.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(name);
+            move_device(name, inside, netns.as_fd()).map_err(|source| LifecycleError::Device { source })
+        })
     }
 }
 
@@ -230,13 +271,23 @@ pub fn host_id(config: &OciConfig, uid: u32) -> u32 {
     mapped.unwrap_or(uid)
 }
 
+/// The process lowers its limits itself, at the very end. To raise them may take a right that it does not have, and is checked now.
+fn allow_limits(pid: i32, process: Option<&OciProcess>) -> Result<(), LifecycleError> {
+    for limit in process.iter().flat_map(|process| &process.rlimits) {
+        let Some(resource) = resource_number(&limit.kind) else { continue };
+        let raise = || -> Result<(), rustix::io::Errno> {
+            let (soft, hard) = sys::rlimit_of(pid, resource)?;
+            if limit.hard > hard { sys::set_rlimit_of(pid, resource, (soft, limit.hard)) } else { Ok(()) }
+        };
+        let failed = LifecycleError::system(format!("raise {} to {}", limit.kind, limit.hard));
+        raise().map_err(|errno| failed(errno.into()))?;
+    }
+    Ok(())
+}
+
 fn map_ids(pid: i32, file: &str, mappings: &[OciIdMapping]) -> Result<(), LifecycleError> {
     let path = format!("/proc/{pid}/{file}");
-    let lines: String = mappings
-        .iter()
-        .map(|mapping| format!("{} {} {}\n", mapping.container_id, mapping.host_id, mapping.size))
-        .collect();
-    fs::write(&path, lines).map_err(LifecycleError::system(format!("map the ids in `{path}`")))
+    fs::write(&path, id_map_text(mappings)).map_err(LifecycleError::system(format!("map the ids in `{path}`")))
 }
 
 fn invalid(path: &'static str, fault: &str) -> LifecycleError {
@@ -249,9 +300,6 @@ fn spawn(source: crate::runtime::container::SpawnError) -> LifecycleError {
 
 pub fn seccomp(config: &OciConfig) -> Result<Option<SeccompProgram>, LifecycleError> {
     let Some(section) = config.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) else { return Ok(None) };
-    if section.listener_path.is_some() {
-        return Err(LifecycleError::SeccompListener("has a `listenerPath`, which is not supported yet"));
-    }
     SeccompProgram::compile(section).map(Some).map_err(|source| LifecycleError::Seccomp { source })
 }
 

@@ -4,14 +4,15 @@ use std::os::fd::OwnedFd;
 
 use crate::runtime::container::detached::Keyring;
 use crate::runtime::container::{
-    ExecDetachment, ExecProgram, ExecSpec, Executed, OwnNamespace, ProcessSettings, Stdio, TerminalSize,
-    exec as execute,
+    ExecDetachment, ExecProgram, ExecSpec, Executed, OwnNamespace, ProcessSettings, SecurityModules, Stdio,
+    TerminalSize, exec_notifying as execute,
 };
 use crate::runtime::oci::OciProcess;
 use crate::runtime::sys;
 
 use super::create::{check_terminal, host_id, seccomp};
 use super::process::{ConsoleSocket, check_preserved};
+use super::start::seccomp_agent;
 use super::{Container, LifecycleError, Status};
 
 /// How a process is run in a container.
@@ -47,13 +48,6 @@ pub fn exec(container: &Container, process: &OciProcess, options: &ExecOptions) 
         (Status::Created | Status::Running, _) | (Status::Paused, IgnorePaused::Yes) => {}
         _ => return Err(container.refuse("run a process in")),
     }
-    for (name, value) in
-        [("process.apparmorProfile", &process.apparmor_profile), ("process.selinuxLabel", &process.selinux_label)]
-    {
-        if value.as_ref().is_some_and(|value| !value.is_empty()) {
-            return Err(LifecycleError::Invalid { path: name, fault: "needs what this host does not have".to_owned() });
-        }
-    }
     let config = container.place.config()?;
     let compile = |source| LifecycleError::Compile { source };
     let size = process.console_size.unwrap_or_default();
@@ -69,11 +63,13 @@ pub fn exec(container: &Container, process: &OciProcess, options: &ExecOptions) 
         preserved: options.preserved,
         user_namespace: own_namespace(container, "user"),
         time_namespace: own_namespace(container, "time"),
+        security: SecurityModules::of_host(),
         terminal_owner: host_id(&config, process.user.uid),
     };
     let program = ExecProgram::compile_detached(&spec, &detachment).map_err(compile)?;
+    let agent = seccomp_agent(container, &config)?;
     let Executed { pid, pidfd, terminal } =
-        execute(&program, &Stdio::inherit()).map_err(|source| LifecycleError::Exec { source })?;
+        execute(&program, &Stdio::inherit(), agent.as_ref()).map_err(|source| LifecycleError::Exec { source })?;
     if let (Some(terminal), Some(socket)) = (&terminal, &options.console_socket) {
         socket.send(terminal).inspect_err(|_| {
             let _ = sys::send_signal(pid, libc::SIGKILL);

@@ -10,6 +10,7 @@
 //! | `create`, `start`, `end` | the operations: hooks in their order, and nothing left behind by what fails |
 //! | `exec` | further processes |
 //! | `store` | the state directory |
+//! | `resctrl` | shares of the cache |
 //! | `cgroups`, `resources`, `devices` | a container's cgroups, and a configuration's limits as writes |
 
 mod cgroups;
@@ -18,6 +19,7 @@ mod devices;
 mod end;
 mod exec;
 mod process;
+mod resctrl;
 mod resources;
 mod start;
 mod store;
@@ -49,14 +51,16 @@ pub enum LifecycleError {
     Compile { source: CompileError },
     #[error("`linux.seccomp` of the configuration cannot be compiled")]
     Seccomp { source: SeccompError },
-    #[error("`linux.seccomp` of the configuration {0}")]
-    SeccompListener(&'static str),
+    #[error("cannot reach the seccomp agent at `{}`", path.display())]
+    SeccompAgent { path: PathBuf, source: std::io::Error },
     #[error("`{path}` of the configuration {fault}")]
     Invalid { path: &'static str, fault: String },
     #[error("cannot make the container's process")]
     Spawn { source: SpawnError },
     #[error("cannot run the process in the container")]
     Exec { source: ExecError },
+    #[error("cannot give the container its network device")]
+    Device { source: crate::runtime::net::DeviceError },
     #[error("hook `{hook}` {fault}")]
     Hook { hook: String, fault: String },
     #[error("cannot {what}")]

@@ -4,20 +4,16 @@
 //! A connection is led to where its first packet went for as long as it lives. What leads elsewhere now is therefore
 //! followed by new connections alone; the old container has lost its last one when the connection tracker has.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use super::conntrack::{
+    AF_UNSPEC, CT_GET, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, DESTINATION, SOURCE, forget, identity, push_head,
+    tuple_address, tuple_protocol,
+};
 use super::nat::NatProtocol;
-use super::netlink::{Batch, Family, NLM_F_ACK, NetlinkError, Request, Socket, attribute};
+use super::netlink::{Family, NetlinkError, Request, Socket, attribute};
 
-/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_*`.
-const CT_GET: u16 = 1 << 8 | 1;
-const CT_DELETE: u16 = 1 << 8 | 2;
-const CTA_TUPLE_ORIG: u16 = 1;
-const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_PROTOINFO: u16 = 4;
-const CTA_ID: u16 = 12;
-const CTA_ZONE: u16 = 18;
-const NLA_F_NESTED: u16 = 0x8000;
 /// `TCP_CONNTRACK_TIME_WAIT`; this state and those after it are of connections that both sides have closed.
 const TIME_WAIT: u8 = 7;
 
@@ -32,11 +28,11 @@ pub struct Flows {
 struct Flow {
     protocol: u8,
     /// Who began it.
-    from: Ipv4Addr,
+    from: IpAddr,
     /// Whom it was addressed to.
-    to: Ipv4Addr,
+    to: IpAddr,
     /// Who answers; another than `to` where the destination was translated.
-    answered_by: Ipv4Addr,
+    answered_by: IpAddr,
     /// TCP's state, as the connection tracker numbers them.
     state: Option<u8>,
     /// The attributes by which the kernel finds it again.
@@ -44,7 +40,7 @@ struct Flow {
 }
 
 impl Flow {
-    fn is_open_connection_to(&self, address: Ipv4Addr) -> bool {
+    fn is_open_connection_to(&self, address: IpAddr) -> bool {
         let led = self.answered_by == address && self.to != address;
         led && self.protocol != NatProtocol::Udp.number()
             && self.state.is_none_or(|state| (1..TIME_WAIT).contains(&state))
@@ -52,7 +48,7 @@ impl Flow {
 
     /// Answers of a container whose flow was forgotten while they were under way begin a flow of their own, which would
     /// lead the client's next datagram back to it.
-    fn is_datagram_flow_of(&self, address: Ipv4Addr) -> bool {
+    fn is_datagram_flow_of(&self, address: IpAddr) -> bool {
         self.protocol == NatProtocol::Udp.number() && (self.answered_by == address || self.from == address)
     }
 }
@@ -65,40 +61,26 @@ impl Flows {
 
     /// How many connections that were led to this address are not closed yet. Datagrams are none, and those that were
     /// addressed to it directly are not counted: nobody can take them over.
-    pub fn open_connections(&self, address: Ipv4Addr) -> Result<usize, NetlinkError> {
+    pub fn open_connections(&self, address: IpAddr) -> Result<usize, NetlinkError> {
         Ok(self.list(|flow| flow.is_open_connection_to(address))?.len())
     }
 
     /// Forgets the UDP flows of this address, so that the next datagram of each is looked up anew. Returns how many.
-    pub fn forget_datagrams(&self, address: Ipv4Addr) -> Result<usize, NetlinkError> {
-        let mut forgotten = 0;
-        for flow in self.list(|flow| flow.is_datagram_flow_of(address))? {
-            let mut batch = Batch::new();
-            batch.push(&Request { kind: CT_DELETE, flags: NLM_F_ACK, what: "forget a flow" }, |bytes| {
-                push_head(bytes);
-                bytes.extend(&flow.identity);
-            });
-            match self.socket.transact(&batch) {
-                Ok(()) => forgotten += 1,
-                // It ended by itself meanwhile.
-                Err(error) if error.errno() == Some(nix::errno::Errno::ENOENT) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(forgotten)
+    pub fn forget_datagrams(&self, address: IpAddr) -> Result<usize, NetlinkError> {
+        let flows = self.list(|flow| flow.is_datagram_flow_of(address))?;
+        forget(&self.socket, flows.iter().map(|flow| (flow.to, &flow.identity[..])))
     }
 
     fn list(&self, wanted: impl Fn(&Flow) -> bool) -> Result<Vec<Flow>, NetlinkError> {
         let request = Request { kind: CT_GET, flags: 0, what: "list the tracked flows" };
-        self.socket.dump(&request, push_head, |flows: &mut Vec<_>, payload| {
-            flows.extend(read_flow(payload).filter(|flow| wanted(flow)));
-        })
+        self.socket.dump(
+            &request,
+            |bytes| push_head(bytes, AF_UNSPEC),
+            |flows: &mut Vec<_>, payload| {
+                flows.extend(read_flow(payload).filter(|flow| wanted(flow)));
+            },
+        )
     }
-}
-
-/// `struct nfgenmsg`, for IPv4.
-fn push_head(bytes: &mut Vec<u8>) {
-    bytes.extend([2, 0, 0, 0]);
 }
 
 fn read_flow(payload: &[u8]) -> Option<Flow> {
@@ -106,44 +88,32 @@ fn read_flow(payload: &[u8]) -> Option<Flow> {
     const CTA_PROTOINFO_TCP: u16 = 1;
     const CTA_PROTOINFO_TCP_STATE: u16 = 1;
     let rest = payload.get(HEAD_BYTES..)?;
-    let (from, to, protocol) = read_tuple(attribute(rest, CTA_TUPLE_ORIG)?)?;
-    let (answered_by, ..) = read_tuple(attribute(rest, CTA_TUPLE_REPLY)?)?;
+    let original = attribute(rest, CTA_TUPLE_ORIG)?;
     let state = attribute(rest, CTA_PROTOINFO)
         .and_then(|info| attribute(info, CTA_PROTOINFO_TCP))
         .and_then(|tcp| attribute(tcp, CTA_PROTOINFO_TCP_STATE))
         .and_then(|state| state.first().copied());
-    let mut identity = Vec::new();
-    for (kind, flag) in [(CTA_TUPLE_ORIG, NLA_F_NESTED), (CTA_ID, 0), (CTA_ZONE, 0)] {
-        if let Some(value) = attribute(rest, kind) {
-            identity.extend((value.len() as u16 + 4).to_ne_bytes());
-            identity.extend((kind | flag).to_ne_bytes());
-            identity.extend(value);
-            identity.resize(identity.len().next_multiple_of(4), 0);
-        }
-    }
-    Some(Flow { protocol, from, to, answered_by, state, identity })
-}
-
-/// Source, destination and protocol of a tuple, if it is of IPv4.
-fn read_tuple(tuple: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr, u8)> {
-    const CTA_TUPLE_IP: u16 = 1;
-    const CTA_TUPLE_PROTO: u16 = 2;
-    const CTA_PROTO_NUM: u16 = 1;
-    let addresses = attribute(tuple, CTA_TUPLE_IP)?;
-    let address = |kind| Some(Ipv4Addr::from(<[u8; 4]>::try_from(attribute(addresses, kind)?).ok()?));
-    let protocol = attribute(attribute(tuple, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?.first().copied()?;
-    Some((address(1)?, address(2)?, protocol))
+    Some(Flow {
+        protocol: tuple_protocol(original)?,
+        from: tuple_address(original, SOURCE)?,
+        to: tuple_address(original, DESTINATION)?,
+        answered_by: tuple_address(attribute(rest, CTA_TUPLE_REPLY)?, SOURCE)?,
+        state,
+        identity: identity(rest),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
-    const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-    const OLD: Ipv4Addr = Ipv4Addr::new(10, 70, 0, 2);
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
+    const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const OLD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 70, 0, 2));
 
-    fn flow(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, state: Option<u8>) -> Flow {
+    fn flow(protocol: u8, from: IpAddr, to: IpAddr, state: Option<u8>) -> Flow {
         let answered_by = if to == HOST { OLD } else { to };
         Flow { protocol, from, to, answered_by, state, identity: vec![] }
     }

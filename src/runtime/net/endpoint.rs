@@ -1,19 +1,20 @@
 //! A container's side of its links: addresses and the default route, configured and observed from inside its network
 //! namespace, without an async runtime (a monitor has none, and a worker thread of one must never change namespace).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_core::Emitable;
 use rtnetlink::packet_route::link::LinkMessage;
 
-use super::link::{Ipv6, ObservedLink, address_message, change, default_route, raise, silence};
+use super::link::{Ipv6, ObservedLink, address_message, change, default_route, link_local, raise, silence};
 use super::links::list_links;
 use super::netlink::{Batch, Family, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NetlinkError, Request, Socket};
 use super::route::{ObservedRoute, list_routes};
+use super::sysctl::{SysctlError, Sysctls};
 
 const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
@@ -26,6 +27,8 @@ const LOOPBACK_INDEX: u32 = 1;
 pub enum EndpointError {
     #[error("cannot configure the links of the namespace")]
     Configure { source: NetlinkError },
+    #[error("cannot keep router advertisements from `{name}`")]
+    Advertisements { name: String, source: SysctlError },
     #[error("cannot list what the namespace holds")]
     Observe { source: NetlinkError },
     #[error("the namespace has no link `{name}`")]
@@ -46,21 +49,34 @@ pub struct EndpointConfig {
     pub address: Ipv4Net,
     /// Where the default route leads, if it leads by this link.
     pub gateway: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub address6: Option<Ipv6Net>,
+    pub gateway6: Option<Ipv6Addr>,
+}
+
+impl EndpointConfig {
+    fn addresses(&self) -> impl Iterator<Item = IpNet> {
+        [Some(IpNet::V4(self.address)), self.address6.map(IpNet::V6)].into_iter().flatten()
+    }
+
+    fn gateways(&self) -> impl Iterator<Item = IpAddr> {
+        [self.gateway.map(IpAddr::V4), self.gateway6.map(IpAddr::V6)].into_iter().flatten()
+    }
 }
 
 /// What a container's network namespace holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedEndpoint {
     pub links: Vec<ObservedLink>,
-    /// The IPv4 default routes of the main table.
+    /// The default routes of the main table.
     pub default_routes: Vec<DefaultRoute>,
 }
 
-/// An IPv4 default route.
+/// A default route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DefaultRoute {
     /// `None` for a route straight onto a link.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// The name of the link.
     pub interface: String,
 }
@@ -75,9 +91,9 @@ pub enum EndpointDifference {
     #[error("link `{name}` is down")]
     LinkDown { name: String },
     #[error("link `{name}` lacks the address {address}")]
-    AddressMissing { name: String, address: Ipv4Net },
+    AddressMissing { name: String, address: IpNet },
     #[error("the default route by {gateway} on `{name}` is missing")]
-    RouteMissing { name: String, gateway: Ipv4Addr },
+    RouteMissing { name: String, gateway: IpAddr },
 }
 
 /// Puts loopback up in the calling thread's network namespace.
@@ -105,6 +121,11 @@ pub fn configure_endpoint(endpoints: &[EndpointConfig]) -> Result<(), EndpointEr
             .iter()
             .find(|link| link.name == endpoint.name)
             .ok_or_else(|| EndpointError::NoLink { name: endpoint.name.clone() })?;
+        if endpoint.address6.is_some() {
+            let name = &endpoint.name;
+            let failed = |source| EndpointError::Advertisements { name: name.clone(), source };
+            Sysctls::default().ignore_advertisements(name).map_err(failed)?;
+        }
         push_endpoint(&mut batch, endpoint, link, ipv6);
     }
     socket.transact(&batch).map_err(|source| EndpointError::Configure { source })
@@ -142,13 +163,13 @@ pub fn endpoint_differences(declared: &[EndpointConfig], observed: &ObservedEndp
         if !link.up {
             differences.push(EndpointDifference::LinkDown { name: name() });
         }
-        if !link.addresses.contains(&IpNet::V4(endpoint.address)) {
-            differences.push(EndpointDifference::AddressMissing { name: name(), address: endpoint.address });
-        }
-        let Some(gateway) = endpoint.gateway else { continue };
-        let wanted = DefaultRoute { gateway: Some(gateway), interface: name() };
-        if !observed.default_routes.contains(&wanted) {
-            differences.push(EndpointDifference::RouteMissing { name: name(), gateway });
+        let missing = endpoint.addresses().filter(|address| !link.addresses.contains(address));
+        differences.extend(missing.map(|address| EndpointDifference::AddressMissing { name: name(), address }));
+        for gateway in endpoint.gateways() {
+            let wanted = DefaultRoute { gateway: Some(gateway), interface: name() };
+            if !observed.default_routes.contains(&wanted) {
+                differences.push(EndpointDifference::RouteMissing { name: name(), gateway });
+            }
         }
     }
     differences
@@ -176,22 +197,25 @@ fn push_loopback(batch: &mut Batch) {
 }
 
 fn push_endpoint(batch: &mut Batch, endpoint: &EndpointConfig, link: &ObservedLink, ipv6: Ipv6) {
-    let EndpointConfig { name, address, gateway } = endpoint;
+    let name = &endpoint.name;
     // Before the link is up, or the kernel would have made its address already.
     if let Some(message) = silence(link.index, link.mtu, ipv6) {
-        push_link(batch, &message, &format!("keep `{name}` without IPv6"));
+        push_link(batch, &message, &format!("keep `{name}` from making addresses"));
     }
-    let what = format!("give `{name}` the address {address}");
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-    let request = Request { kind: RTM_NEWADDR, flags, what: &what };
-    batch.push(&request, |bytes| emit(bytes, &address_message(link.index, *address)));
+    for address in endpoint.addresses().chain(endpoint.address6.map(|address| link_local(address).into())) {
+        let what = format!("give `{name}` the address {address}");
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        let request = Request { kind: RTM_NEWADDR, flags, what: &what };
+        batch.push(&request, |bytes| emit(bytes, &address_message(link.index, address)));
+    }
     let mut message = change(link.index);
     raise(&mut message);
     push_link(batch, &message, &format!("put `{name}` up"));
-    if let Some(gateway) = gateway {
+    for gateway in endpoint.gateways() {
         let what = format!("lead the default route of `{name}` by {gateway}");
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         let request = Request { kind: RTM_NEWROUTE, flags, what: &what };
-        batch.push(&request, |bytes| emit(bytes, &default_route(link.index, *gateway)));
+        batch.push(&request, |bytes| emit(bytes, &default_route(link.index, gateway)));
     }
 }
 
@@ -230,15 +254,17 @@ mod tests {
             name: "eth0".into(),
             address: "10.70.0.2/26".parse().unwrap(),
             gateway: Some("10.70.0.1".parse().unwrap()),
+            address6: Some("fd12::2/64".parse().unwrap()),
+            gateway6: Some("fd12::1".parse().unwrap()),
         }]
     }
 
     #[test]
     fn each_fault_of_a_namespace_is_named() {
-        let route = DefaultRoute { gateway: Some("10.70.0.1".parse().unwrap()), interface: "eth0".into() };
+        let route = |gateway: &str| DefaultRoute { gateway: Some(gateway.parse().unwrap()), interface: "eth0".into() };
         let mut observed = ObservedEndpoint {
-            links: vec![link(1, "lo", &["127.0.0.1/8"]), link(2, "eth0", &["10.70.0.2/26"])],
-            default_routes: vec![route],
+            links: vec![link(1, "lo", &["127.0.0.1/8"]), link(2, "eth0", &["10.70.0.2/26", "fd12::2/64"])],
+            default_routes: vec![route("10.70.0.1"), route("fd12::1")],
         };
         assert_eq!(endpoint_differences(&declared(), &observed), []);
         observed.links[0].up = false;
@@ -252,7 +278,9 @@ mod tests {
                 "loopback is down",
                 "link `eth0` is down",
                 "link `eth0` lacks the address 10.70.0.2/26",
-                "the default route by 10.70.0.1 on `eth0` is missing"
+                "link `eth0` lacks the address fd12::2/64",
+                "the default route by 10.70.0.1 on `eth0` is missing",
+                "the default route by fd12::1 on `eth0` is missing"
             ]
         );
         observed.links.clear();

@@ -3,14 +3,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::AddressFamily as RouteFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
     InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use rtnetlink::packet_route::{AddressFamily as RouteFamily, route::RouteScope};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 
 use super::mac::generate_veth_mac;
 use super::netlink::{attribute, attributes, text_of, u32_at};
@@ -20,7 +23,7 @@ pub const MAX_INTERFACE_NAME: usize = 15;
 /// The longest alias of an interface, in bytes (`IFALIASZ` less its NUL).
 pub const MAX_ALIAS: usize = 255;
 /// Below this MTU the kernel gives a link no IPv6 at all, and refuses settings for it.
-const IPV6_MIN_MTU: u32 = 1280;
+pub const IPV6_MIN_MTU: u32 = 1280;
 /// `ARPHRD_ETHER` and the like stand in the header; `IFF_UP` is all we read of its flags.
 const IFF_UP: u32 = 1;
 const IFF_LOWER_UP: u32 = 1 << 16;
@@ -31,6 +34,8 @@ pub struct BridgeSpec {
     pub name: String,
     /// The gateway's address with the length of the subnet's prefix.
     pub address: Ipv4Net,
+    /// The same for IPv6. The MTU must be 1280 at least with it.
+    pub address6: Option<Ipv6Net>,
     /// Bytes.
     pub mtu: u32,
     /// The label; it is written last, so that a bridge without it is known to be unfinished.
@@ -87,8 +92,7 @@ impl Ipv6 {
         }
     }
 
-    /// No address of its own making: containers have IPv4 only so far, and an address nobody declared is a way in that
-    /// nobody declared.
+    /// No address of its own making: one that nobody declared is a way in that nobody declared.
     fn silence(self, mtu: u32) -> Option<LinkAttribute> {
         (self == Self::Present && mtu >= IPV6_MIN_MTU).then(|| {
             let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
@@ -117,6 +121,15 @@ pub(super) fn create_bridge(spec: &BridgeSpec) -> LinkMessage {
 pub(super) fn finish_bridge(index: u32, spec: &BridgeSpec, ipv6: Ipv6) -> LinkMessage {
     let mut message = change(index);
     message.attributes = vec![LinkAttribute::Mtu(spec.mtu), LinkAttribute::IfAlias(spec.alias.clone())];
+    message.attributes.extend(ipv6.silence(spec.mtu));
+    raise(&mut message);
+    message
+}
+
+/// What of [`finish_bridge`] comes before its IPv6 addresses.
+pub(super) fn raise_bridge(index: u32, spec: &BridgeSpec, ipv6: Ipv6) -> LinkMessage {
+    let mut message = change(index);
+    message.attributes = vec![LinkAttribute::Mtu(spec.mtu)];
     message.attributes.extend(ipv6.silence(spec.mtu));
     raise(&mut message);
     message
@@ -183,35 +196,79 @@ pub(super) fn raise(message: &mut LinkMessage) {
     message.header.change_mask = LinkFlags::Up;
 }
 
-/// An IPv4 address of a link.
-pub(super) fn address_message(index: u32, address: Ipv4Net) -> AddressMessage {
+/// An address of a link. One of IPv6 is in use at once: whoever hands the addresses out gives none twice, so the kernel
+/// need not ask the link for a second (RFC 4862 5.4), which takes it a second.
+pub(super) fn address_message(index: u32, address: IpNet) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = RouteFamily::Inet;
     message.header.prefix_len = address.prefix_len();
     message.header.scope = rtnetlink::packet_route::address::AddressScope::Universe;
     message.header.index = index;
-    message.attributes =
-        vec![AddressAttribute::Local(address.addr().into()), AddressAttribute::Address(address.addr().into())];
-    if address.prefix_len() < 31 {
-        message.attributes.push(AddressAttribute::Broadcast(address.broadcast()));
+    message.attributes = vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
+    match address {
+        IpNet::V4(address) => {
+            message.header.family = RouteFamily::Inet;
+            if address.prefix_len() < 31 {
+                message.attributes.push(AddressAttribute::Broadcast(address.broadcast()));
+            }
+        }
+        IpNet::V6(_) => {
+            message.header.family = RouteFamily::Inet6;
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
     }
     message
 }
 
+/// The link-local address that stands beside a declared IPv6 address: the kernel asks its neighbours from it when it
+/// forwards, and when it makes sure of one that it knows. The last four bytes are the same.
+pub(super) fn link_local(address: Ipv6Net) -> Ipv6Net {
+    let [.., a, b] = address.addr().segments();
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, a, b), 64)
+}
+
 /// The default route through a gateway, in the main table.
-pub(super) fn default_route(index: u32, gateway: Ipv4Addr) -> rtnetlink::packet_route::route::RouteMessage {
-    use rtnetlink::packet_route::route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
-    };
+pub(super) fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = RouteFamily::Inet;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
-    message.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(index)];
+    let gateway = match gateway {
+        IpAddr::V4(gateway) => {
+            message.header.address_family = RouteFamily::Inet;
+            RouteAddress::Inet(gateway)
+        }
+        IpAddr::V6(gateway) => {
+            message.header.address_family = RouteFamily::Inet6;
+            RouteAddress::Inet6(gateway)
+        }
+    };
+    message.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(index)];
     message
 }
+
+/// A second way to `::1`, for packets that a bridge brings: answers to what the host sent to a port on `[::1]`, which the
+/// connection tracker has translated back before they are routed. The kernel routes loopback addresses by the link
+/// that a packet came in by. What bears `::1` on the wire is dropped earlier.
+pub(super) fn loopback_by(index: u32) -> RouteMessage {
+    /// Behind the kernel's own, which has 0. Each bridge has another one: routes of one are alternatives to each other.
+    const PRIORITY: u32 = 4096;
+    let mut message = RouteMessage::default();
+    message.header.address_family = RouteFamily::Inet6;
+    message.header.destination_prefix_length = 128;
+    message.header.table = RT_TABLE_LOCAL;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Local;
+    message.attributes = vec![
+        RouteAttribute::Destination(RouteAddress::Inet6(Ipv6Addr::LOCALHOST)),
+        RouteAttribute::Oif(index),
+        RouteAttribute::Priority(PRIORITY.saturating_add(index)),
+    ];
+    message
+}
+
+const RT_TABLE_LOCAL: u8 = 255;
 
 /// Reads an `RTM_NEWLINK`: only what [`ObservedLink`] holds, because a link's full description is a kilobyte and more.
 pub(super) fn read_link(payload: &[u8]) -> Option<ObservedLink> {
@@ -283,6 +340,7 @@ mod tests {
         BridgeSpec {
             name: "br-front".into(),
             address: "10.70.0.1/26".parse().unwrap(),
+            address6: None,
             mtu: 1450,
             alias: "v1 shop bridge/front 00".into(),
         }
@@ -303,6 +361,11 @@ mod tests {
         assert_eq!(Ipv6::Present.silence(1279), None);
         assert!(Ipv6::Present.silence(1280).is_some());
         assert_eq!(Ipv6::Absent.silence(1500), None);
+    }
+
+    #[test]
+    fn a_link_local_address_ends_as_the_declared_one() {
+        assert_eq!(link_local("fd12:3::a0:5/64".parse().unwrap()), "fe80::a0:5/64".parse().unwrap());
     }
 
     #[test]

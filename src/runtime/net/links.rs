@@ -5,8 +5,11 @@
 use std::net::Ipv4Addr;
 
 use futures_util::StreamExt;
+use ipnet::IpNet;
 use nix::errno::Errno;
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
 use rtnetlink::{Handle, new_connection};
@@ -14,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::link::{
     BridgeSpec, Ipv6, MAX_ALIAS, MAX_INTERFACE_NAME, ObservedLink, VethSpec, address_message, change, create_bridge,
-    create_veth, finish_bridge, finish_veth, read_address, read_link,
+    create_veth, finish_bridge, finish_veth, link_local, loopback_by, raise_bridge, read_address, read_link,
 };
 use super::netlink::{Family, NetlinkError, Request, Socket};
 
@@ -82,19 +85,28 @@ impl Links {
         created.answer().await?;
         let index = index.await?;
         let address = self.request(
-            RouteNetlinkMessage::NewAddress(address_message(index, spec.address)),
+            RouteNetlinkMessage::NewAddress(address_message(index, spec.address.into())),
             NLM_F_CREATE | NLM_F_EXCL,
             format!("give bridge `{name}` the address {}", spec.address),
         );
-        let finished = self.set(finish_bridge(index, spec, self.ipv6), format!("set up bridge `{name}`"));
         address.answer().await?;
-        finished.answer().await?;
+        self.finish_bridge(index, spec).await?;
         Ok(index)
     }
 
-    /// Gives a bridge that is there all that [`Links::create_bridge`] gives one but its address.
+    /// Gives a bridge that is there all that [`Links::create_bridge`] gives one but its IPv4 address; its label last.
     pub async fn finish_bridge(&self, index: u32, spec: &BridgeSpec) -> Result<(), LinkError> {
         check(&spec.name, &spec.alias)?;
+        if let Some(address) = spec.address6 {
+            // The kernel takes IPv6 from a link that is up, and gives none to one of a smaller MTU.
+            self.set(raise_bridge(index, spec, self.ipv6), format!("put bridge `{}` up", spec.name)).answer().await?;
+            for address in [address, link_local(address)] {
+                self.add_address(index, address.into()).await?;
+            }
+            let route = RouteNetlinkMessage::NewRoute(loopback_by(index));
+            let what = format!("lead answers to ::1 in by bridge `{}`", spec.name);
+            self.request(route, NLM_F_CREATE | NLM_F_REPLACE, what).answer().await?;
+        }
         let what = format!("set up bridge `{}`", spec.name);
         self.set(finish_bridge(index, spec, self.ipv6), what).answer().await
     }
@@ -142,7 +154,7 @@ impl Links {
     }
 
     /// Gives a link an address that it may already have.
-    pub async fn add_address(&self, index: u32, address: ipnet::Ipv4Net) -> Result<(), LinkError> {
+    pub async fn add_address(&self, index: u32, address: IpNet) -> Result<(), LinkError> {
         let message = RouteNetlinkMessage::NewAddress(address_message(index, address));
         self.request(message, NLM_F_CREATE, format!("give link {index} the address {address}"))
             .answer()
@@ -151,7 +163,7 @@ impl Links {
     }
 
     /// Takes an address from a link.
-    pub async fn remove_address(&self, index: u32, address: ipnet::Ipv4Net) -> Result<(), LinkError> {
+    pub async fn remove_address(&self, index: u32, address: IpNet) -> Result<(), LinkError> {
         let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
         self.request(message, 0, format!("take the address {address} from link {index}")).answer().await
     }

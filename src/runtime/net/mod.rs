@@ -1,11 +1,13 @@
 //! Links, addresses, NAT and names.
 //!
 //! - `links`, `link`: bridges and veth pairs; `endpoint`: a container's side of them; `route`, `mac`, `sysctl`.
+//! - `device`: devices of the host that move into a container.
 //! - `nat`: which port of the host leads where, as a pure table; `nft`: that table on the kernel, as one transaction.
 //! - `conntrack`: flows that must be forgotten when a port moves.
 //! - `netlink`: the transport under all of them.
 
 mod conntrack;
+mod device;
 mod drain;
 mod endpoint;
 mod link;
@@ -17,6 +19,7 @@ mod nft;
 mod route;
 mod sysctl;
 
+pub use device::{DeviceError, move_device};
 pub use drain::Flows;
 pub use endpoint::{
     DefaultRoute, EndpointConfig, EndpointDifference, EndpointError, ObservedEndpoint, configure_endpoint,
@@ -26,8 +29,9 @@ pub use link::{BridgeSpec, MAX_ALIAS, MAX_INTERFACE_NAME, ObservedLink, VethSpec
 pub use links::{LinkError, Links, has_address};
 pub use mac::generate_veth_mac;
 pub use nat::{
-    ADDRESS_PORTS, LOOPBACK_PORTS, NatBind, NatBridge, NatPortMapping, NatProtocol, NatService, NatTable, PUBLIC_PORTS,
-    SERVICES, SPREAD, TURNS,
+    ADDRESS_PORTS, ADDRESS_PORTS6, LOOPBACK_PORTS, LOOPBACK_PORTS6, NatBind, NatBridge, NatPortMapping, NatProtocol,
+    NatService, NatTable, PUBLIC_PORTS, PUBLIC_PORTS6, SERVICES, SERVICES6, SHUT_TABLE, SHUT_TABLE6, SPREAD, TURNS,
+    shut, shut6,
 };
 pub use netlink::NetlinkError;
 pub use nft::{

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{OciError, OciIdMapping, OciLinuxConfig, OciProcess, validate};
 
@@ -35,17 +36,40 @@ pub struct OciConfig {
 impl OciConfig {
     /// Read and check a `config.json`.
     pub fn parse(json: &[u8]) -> Result<Self, OciError> {
+        let config = Self::read(json).or_else(|error| {
+            // Programs in Go write `null` for what is not there.
+            let Ok(mut value) = serde_json::from_slice(json) else { return Err(error) };
+            if without_null(&mut value) { Self::read(value.to_string().as_bytes()) } else { Err(error) }
+        })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn read(json: &[u8]) -> Result<Self, OciError> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
-        let config: Self = serde_path_to_error::deserialize(&mut deserializer)
+        let config = serde_path_to_error::deserialize(&mut deserializer)
             .map_err(|error| OciError::Json { path: error.path().to_string(), source: error.into_inner() })?;
         deserializer.end().map_err(|source| OciError::Json { path: ".".to_owned(), source })?;
-        config.validate()?;
         Ok(config)
     }
 
     /// The checks of the specification that types alone cannot make.
     pub fn validate(&self) -> Result<(), OciError> {
         validate::check(self)
+    }
+}
+
+/// Take out every member that is `null`; whether there was one.
+fn without_null(value: &mut Value) -> bool {
+    match value {
+        Value::Object(members) => {
+            let before = members.len();
+            members.retain(|_, value| !value.is_null());
+            let inner = members.values_mut().fold(false, |any, value| without_null(value) | any);
+            inner || members.len() < before
+        }
+        Value::Array(list) => list.iter_mut().fold(false, |any, value| without_null(value) | any),
+        _ => false,
     }
 }
 

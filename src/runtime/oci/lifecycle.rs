@@ -55,6 +55,20 @@ pub struct OciContainer {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// What the agent of a seccomp listener is told (runtime-spec config-linux.md, "The Container Process State").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OciContainerProcessState {
+    pub oci_version: String,
+    /// What the descriptors that come along are.
+    pub fds: Vec<String>,
+    /// Of the process that has the filter, as the runtime numbers it.
+    pub pid: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
+    pub state: OciContainer,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ mod seccomp;
 mod validate;
 
 pub use config::{OciConfig, OciHook, OciHooks, OciMount, OciRoot};
-pub use lifecycle::{OciContainer, OciLifecycleState, OciOperation};
+pub use lifecycle::{OciContainer, OciContainerProcessState, OciLifecycleState, OciOperation};
 pub use linux::{
     OciDevice, OciDeviceKind, OciIdMapping, OciIntelRdt, OciLinuxConfig, OciMemoryPolicy, OciNamespace,
     OciNamespaceKind, OciNetDevice, OciPersonality, OciPersonalityDomain, OciRootfsPropagation, OciTimeOffset,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use thiserror::Error;
 
-use super::{OciConfig, OciDeviceKind, OciHooks, OciLinuxConfig, OciMount, OciProcess};
+use super::{OciConfig, OciDeviceKind, OciHooks, OciLinuxConfig, OciMount, OciProcess, OciResources};
 
 #[derive(Debug, Error)]
 pub enum OciError {
@@ -130,15 +130,118 @@ fn check_linux(linux: &OciLinuxConfig) -> Result<(), OciError> {
             return Err(OciError::invalid(path, "lacks major or minor"));
         }
     }
+    for (clock, offset) in &linux.time_offsets {
+        const SECOND: u32 = 1_000_000_000;
+        if offset.nanosecs >= SECOND {
+            return Err(OciError::invalid(format!("linux.timeOffsets.{clock}.nanosecs"), "is a second or more"));
+        }
+    }
+    for (name, list) in [("uidMappings", &linux.uid_mappings), ("gidMappings", &linux.gid_mappings)] {
+        if let Some(index) = list.iter().position(|mapping| mapping.size == 0) {
+            return Err(OciError::invalid(format!("linux.{name}[{index}].size"), "is 0"));
+        }
+    }
+    if let Some(seccomp) = &linux.seccomp
+        && seccomp.listener_path.is_none()
+        && seccomp.listener_metadata.is_some()
+    {
+        return Err(OciError::invalid("linux.seccomp.listenerMetadata", "needs a `listenerPath`"));
+    }
+    if let Some(resources) = &linux.resources {
+        check_resources(resources)?;
+    }
     if let Some(clock) = linux.time_offsets.keys().find(|clock| !matches!(clock.as_str(), "monotonic" | "boottime")) {
         return Err(OciError::invalid("linux.timeOffsets", format!("names the unknown clock `{clock}`")));
     }
     Ok(())
 }
 
+fn check_resources(resources: &OciResources) -> Result<(), OciError> {
+    for (index, rule) in resources.devices.iter().enumerate() {
+        let path = |field: &str| format!("linux.resources.devices[{index}].{field}");
+        if let Some(kind) = rule.kind.as_deref().filter(|kind| !matches!(*kind, "" | "a" | "b" | "c" | "u" | "p")) {
+            return Err(OciError::invalid(path("type"), format!("is `{kind}`; it is one of a, b, c")));
+        }
+        if let Some(access) = rule.access.as_deref().filter(|access| !access.chars().all(|c| "rwm".contains(c))) {
+            return Err(OciError::invalid(path("access"), format!("is `{access}`; it is made of r, w and m")));
+        }
+    }
+    if let Some(swappiness) = resources.memory.and_then(|memory| memory.swappiness).filter(|value| *value > 100) {
+        return Err(OciError::invalid("linux.resources.memory.swappiness", format!("is {swappiness}, above 100")));
+    }
+    if let Some(idle) = resources.cpu.as_ref().and_then(|cpu| cpu.idle).filter(|idle| !matches!(idle, 0 | 1)) {
+        return Err(OciError::invalid("linux.resources.cpu.idle", format!("is {idle}; it is 0 or 1")));
+    }
+    let keys = resources.unified.keys();
+    if let Some(key) = keys.into_iter().find(|key| key.is_empty() || key.contains('/') || !key.contains('.')) {
+        return Err(OciError::invalid(
+            "linux.resources.unified",
+            format!("names `{key}`, which is no file of a cgroup"),
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    const FULL: &str = include_str!("full.json");
+
+    /// Everything in a document, with its place as messages name it and as a JSON pointer.
+    fn places(value: &Value, named: &str, pointer: &str, found: &mut Vec<(String, String)>) {
+        if !named.is_empty() {
+            found.push((named.to_owned(), pointer.to_owned()));
+        }
+        match value {
+            Value::Object(members) => members.iter().for_each(|(key, value)| {
+                let named = if named.is_empty() { key.clone() } else { format!("{named}.{key}") };
+                places(value, &named, &format!("{pointer}/{key}"), found);
+            }),
+            Value::Array(list) => list.iter().enumerate().for_each(|(index, value)| {
+                places(value, &format!("{named}[{index}]"), &format!("{pointer}/{index}"), found);
+            }),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_field_of_the_specification_is_read_and_kept() {
+        let config = OciConfig::parse(FULL.as_bytes()).unwrap();
+        let (mut given, mut kept) = (Vec::new(), Vec::new());
+        places(&serde_json::from_str(FULL).unwrap(), "", "", &mut given);
+        places(&serde_json::to_value(&config).unwrap(), "", "", &mut kept);
+        // What is as if it were not there is not written.
+        let lost: Vec<_> = given.into_iter().filter(|place| !kept.contains(place)).map(|(named, _)| named).collect();
+        assert_eq!(lost, ["linux.personality.flags"]);
+    }
+
+    #[test]
+    fn every_field_of_a_wrong_type_is_refused_by_its_path() {
+        let full: Value = serde_json::from_str(FULL).unwrap();
+        let mut all = Vec::new();
+        places(&full, "", "", &mut all);
+        assert!(all.len() > 200, "{}", all.len());
+        for (named, pointer) in all {
+            let mut faulty = full.clone();
+            let place = faulty.pointer_mut(&pointer).unwrap();
+            *place = if place.is_string() { json!(7) } else { json!("x") };
+            let text = OciConfig::parse(faulty.to_string().as_bytes()).expect_err(&named).to_string();
+            assert!(text.starts_with(&format!("`{named}`")), "{named}: {text}");
+        }
+    }
+
+    #[test]
+    fn null_is_as_if_the_field_were_not_there() {
+        for pointer in ["/mounts", "/process/env", "/process/capabilities/ambient", "/linux/seccomp/syscalls/0/args"] {
+            let mut document: Value = serde_json::from_str(FULL).unwrap();
+            *document.pointer_mut(pointer).unwrap() = Value::Null;
+            OciConfig::parse(document.to_string().as_bytes()).expect(pointer);
+        }
+        assert!(refusal(r#"{"ociVersion":null}"#).contains("ociVersion"));
+    }
 
     fn refusal(json: &str) -> String {
         let error = OciConfig::parse(json.as_bytes()).expect_err("a faulty document");
@@ -204,6 +307,20 @@ mod tests {
         refused(r#""process":{"cwd":"/","args":[]}"#, "process.args");
         refused(r#""linux":{"maskedPaths":["proc/kcore"]}"#, "linux.maskedPaths[0]");
         refused(r#""linux":{"devices":[{"type":"c","path":"/dev/x"}]}"#, "lacks major");
+        refused(
+            r#""linux":{"timeOffsets":{"boottime":{"nanosecs":1000000000}}}"#,
+            "linux.timeOffsets.boottime.nanosecs",
+        );
+        refused(r#""linux":{"uidMappings":[{"containerID":0,"hostID":0,"size":0}]}"#, "linux.uidMappings[0].size");
+        refused(r#""linux":{"resources":{"devices":[{"allow":true,"type":"x"}]}}"#, "linux.resources.devices[0].type");
+        refused(r#""linux":{"resources":{"devices":[{"allow":true,"access":"rx"}]}}"#, "devices[0].access");
+        refused(r#""linux":{"resources":{"memory":{"swappiness":101}}}"#, "linux.resources.memory.swappiness");
+        refused(r#""linux":{"resources":{"cpu":{"idle":2}}}"#, "linux.resources.cpu.idle");
+        refused(r#""linux":{"resources":{"unified":{"../x.y":"1"}}}"#, "linux.resources.unified");
+        refused(
+            r#""linux":{"seccomp":{"defaultAction":"SCMP_ACT_ALLOW","listenerMetadata":"x"}}"#,
+            "linux.seccomp.listenerMetadata",
+        );
         refused(r#""linux":{"timeOffsets":{"realtime":{"secs":1}}}"#, "realtime");
     }
 

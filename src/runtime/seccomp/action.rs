@@ -117,6 +117,8 @@ impl SeccompFlags {
     pub const SPEC_ALLOW: u32 = 1 << 2;
     /// Installing gives a descriptor for [`SeccompAction::UserNotify`].
     pub const NEW_LISTENER: u32 = 1 << 3;
+    /// Failing to reach a thread is ESRCH, and not the number of the thread.
+    pub const TSYNC_ESRCH: u32 = 1 << 4;
     /// A notified process waits so that only fatal signals interrupt it.
     pub const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 

@@ -124,6 +124,13 @@ pub(super) fn compile_for(seccomp: &LinuxSeccomp, native: Architecture) -> Resul
     let (rules, by_name) = checked_rules(seccomp)?;
     if default == SeccompAction::UserNotify || rules.iter().any(|rule| rule.action == SeccompAction::UserNotify) {
         flags.0 |= SeccompFlags::NEW_LISTENER;
+        if flags.0 & SeccompFlags::TSYNC != 0 {
+            // Otherwise one result would have to be both a descriptor and a thread.
+            flags.0 |= SeccompFlags::TSYNC_ESRCH;
+        }
+    } else {
+        // Without a listener there is nothing to wait for, and the kernel refuses it.
+        flags.0 &= !SeccompFlags::WAIT_KILLABLE_RECV;
     }
 
     let mut program = Assembler::default();

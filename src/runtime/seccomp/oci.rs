@@ -24,6 +24,14 @@ pub struct LinuxSeccomp {
     pub syscalls: Vec<SeccompSyscall>,
 }
 
+impl LinuxSeccomp {
+    /// Whether an action puts calls before an agent.
+    pub fn notifies(&self) -> bool {
+        let rules = self.syscalls.iter().map(|rule| rule.action.as_str());
+        rules.chain([self.default_action.as_str()]).any(|action| action == "SCMP_ACT_NOTIFY")
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SeccompSyscall {

@@ -30,15 +30,16 @@ pub use mount::{MountAttributes, mount_setattr};
 pub use namespace::{close_from_but, enter_namespace, loopback_up, namespace_type, signal_descriptor, unshare};
 pub use pidfd::signal_process;
 pub use process::{
-    ArgumentArea, Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, close_all_but,
-    close_on_exec_from, current_directory, duplicate_onto, execute, execute_descriptor, exit_now, new_session_keyring,
-    reap_any, reap_child, replace_arguments, set_rlimit, unshare_cgroup_namespace,
+    ArgumentArea, Cloned, ExecStrings, NamespaceFlags, ReapedChild, clone_child, clone_sibling, clone_sibling_in,
+    close_all_but, close_on_exec_from, current_directory, duplicate_onto, execute, execute_descriptor, exit_now,
+    new_session_keyring, reap_any, reap_child, replace_arguments, rlimit_of, set_rlimit, set_rlimit_of,
+    unshare_cgroup_namespace,
 };
 pub use rustix::io::Errno;
 pub use scheduling::{
     SchedulerAttributes, set_affinity, set_io_priority, set_memory_policy, set_personality, set_scheduler,
 };
-pub use seccomp::{SeccompFilterFlags, SockFilter, seccomp_install};
+pub use seccomp::{SeccompFilterFlags, SockFilter, seccomp_install, seccomp_install_notifying};
 pub use seccomp_trial::{CallAbi, RawCall, TrialAnswer, make_calls_filtered};
 pub use signal::{SignalSet, block_signals, default_dispositions, send_signal, wait_for_signal};
 

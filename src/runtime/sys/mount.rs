@@ -12,7 +12,7 @@ pub struct MountAttributes {
     pub set: u64,
     pub clear: u64,
     pub propagation: u64,
-    /// A user namespace for an idmapped mount; unused, 0.
+    /// A user namespace for an idmapped mount, else 0.
     pub userns_fd: u64,
 }
 
@@ -22,6 +22,8 @@ impl MountAttributes {
     pub const NO_DEV: u64 = libc::MOUNT_ATTR_NODEV;
     pub const NO_EXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
     pub const NO_SYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
+    /// Owners as in a user namespace.
+    pub const ID_MAP: u64 = libc::MOUNT_ATTR_IDMAP;
     /// The bits that choose how access times are kept; 0 in them is `relatime`.
     pub const ATIME: u64 = libc::MOUNT_ATTR__ATIME;
     pub const NO_ATIME: u64 = libc::MOUNT_ATTR_NOATIME;

@@ -80,12 +80,17 @@ pub fn clone_child(namespaces: NamespaceFlags, cgroup: Option<BorrowedFd<'_>>) -
 /// As [`clone_child`], but the new process becomes a child of the caller's parent: `CLONE_PARENT`. Returns its number, 0 in
 /// itself. By the old call, because seccomp profiles refuse the new one, whose arguments they cannot read.
 pub fn clone_sibling() -> Result<i32, Errno> {
+    clone_sibling_in(NamespaceFlags::default())
+}
+
+/// The same in new namespaces.
+pub fn clone_sibling_in(namespaces: NamespaceFlags) -> Result<i32, Errno> {
     const NULL: usize = 0;
     // SAFETY: as for `clone_child`; a null stack means the copy of the caller's own.
     let pid = check(unsafe {
         libc::syscall(
             libc::SYS_clone,
-            libc::CLONE_PARENT as libc::c_ulong | libc::SIGCHLD as libc::c_ulong,
+            libc::CLONE_PARENT as libc::c_ulong | libc::SIGCHLD as libc::c_ulong | namespaces.0,
             NULL,
             NULL,
             NULL,
@@ -233,6 +238,22 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
     let limit = [soft, hard];
     // SAFETY: `struct rlimit64` is two u64, read only; the old value is not asked for.
     check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), std::ptr::null_mut::<u64>()) })
+        .map(drop)
+}
+
+/// The soft and the hard limit of a process: prlimit64(2).
+pub fn rlimit_of(pid: i32, resource: u32) -> Result<(u64, u64), Errno> {
+    let mut limit = [0_u64; 2];
+    // SAFETY: `struct rlimit64` is two u64, written by the kernel; no new value is given.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, std::ptr::null::<u64>(), limit.as_mut_ptr()) })?;
+    Ok((limit[0], limit[1]))
+}
+
+/// As [`set_rlimit`], of another process.
+pub fn set_rlimit_of(pid: i32, resource: u32, (soft, hard): (u64, u64)) -> Result<(), Errno> {
+    let limit = [soft, hard];
+    // SAFETY: as for `set_rlimit`.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, limit.as_ptr(), std::ptr::null_mut::<u64>()) })
         .map(drop)
 }
 

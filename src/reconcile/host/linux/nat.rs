@@ -1,7 +1,7 @@
 //! The stack's nftables table: what it should hold and what it holds, as parts by name.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 
 use super::LinuxHost;
 use super::orders::Orders;
@@ -10,8 +10,8 @@ use crate::plan::{DesiredNat, Kind, Label, digest_of};
 use crate::reconcile::actual::ActualNat;
 use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::net::{
-    NatBind, NatBridge, NatPortMapping, NatProtocol, NatService, NatTable, Nft, NftError, Ruleset, SERVICES, SPREAD,
-    Set, TURNS, TableState,
+    NatBind, NatBridge, NatPortMapping, NatProtocol, NatService, NatTable, Nft, NftError, Ruleset, SERVICES, SERVICES6,
+    SHUT_TABLE, SHUT_TABLE6, SPREAD, Set, TURNS, TableState, shut, shut6,
 };
 
 impl LinuxHost {
@@ -50,6 +50,26 @@ impl LinuxHost {
         nft.forget_udp_flows(&moved_udp_ports(&before, &parts(&ruleset)))
             .doing(|| "forget the flows of UDP ports that moved")?;
         Ok(())
+    }
+
+    /// Switches on forwarding of IPv4, after what it would open between the links of others was shut.
+    pub(super) fn enable_forwarding(&self, others: &[String]) -> Result<(), HostError> {
+        self.keep_shut(SHUT_TABLE, &shut(others), others)?;
+        self.sysctls.enable_ip_forward().doing(|| "switch on net.ipv4.ip_forward")
+    }
+
+    /// The same for IPv6. `advised` go on heeding router advertisements.
+    pub(super) fn enable_forwarding6(&self, others: &[String], advised: &[String]) -> Result<(), HostError> {
+        self.keep_shut(SHUT_TABLE6, &shut6(others), others)?;
+        self.sysctls.enable_ipv6_forward(advised).doing(|| "switch on net.ipv6.conf.all.forwarding")
+    }
+
+    fn keep_shut(&self, table: &str, ruleset: &Ruleset, links: &[String]) -> Result<(), HostError> {
+        let doing = || "keep forwarding between the host's other links off";
+        match links.is_empty() {
+            true => Ok(()),
+            false => self.nft().doing(doing)?.replace_table(table, ruleset, "stack").doing(doing),
+        }
     }
 
     pub(super) fn remove_nat(&self) -> Result<(), HostError> {
@@ -95,6 +115,8 @@ pub(super) fn table(nat: &DesiredNat) -> NatTable {
                 ifname: bridge.ifname.clone(),
                 subnet: bridge.gateway.trunc(),
                 gateway: bridge.gateway.addr(),
+                gateway6: bridge.gateway6,
+                internal: bridge.internal,
             })
             .collect(),
         mappings: nat
@@ -109,6 +131,7 @@ pub(super) fn table(nat: &DesiredNat) -> NatTable {
                 protocol: match target.port.protocol {
                     Protocol::Tcp => NatProtocol::Tcp,
                     Protocol::Udp => NatProtocol::Udp,
+                    Protocol::Sctp => NatProtocol::Sctp,
                 },
                 target: (target.address, target.port.container_port),
             })
@@ -159,25 +182,29 @@ fn set_parts(set: &Set) -> Vec<(String, String)> {
     // The targets of a port or service, each with the turns that it has.
     let mut shared: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
     let is_spread = SPREAD.iter().any(|(_, spread)| *spread == set.name);
+    let is_of_services = [SERVICES, SERVICES6].contains(&set.name.as_str());
+    let everywhere = if set.name.ends_with('6') { "[::]" } else { "public" };
     for (key, value) in &set.elements {
         let words = set.key.describe(key);
-        let target = set.value.map(|types| types.describe(value).replace(' ', ":")).unwrap_or_default();
+        let target = set.value.map(|types| end(&types.describe(value))).unwrap_or_default();
         match words.split(' ').collect::<Vec<_>>().as_slice() {
             [address, protocol, port, _] if is_spread => {
-                let turns = shared.entry(format!("port {address}:{port}/{protocol}")).or_default();
-                *turns.entry(target).or_default() += 1;
+                let name = format!("port {}:{port}/{protocol}", bracketed(address));
+                *shared.entry(name).or_default().entry(target).or_default() += 1;
             }
             [protocol, port, _] if is_spread => {
-                let turns = shared.entry(format!("port public:{port}/{protocol}")).or_default();
-                *turns.entry(target).or_default() += 1;
+                let name = format!("port {everywhere}:{port}/{protocol}");
+                *shared.entry(name).or_default().entry(target).or_default() += 1;
             }
-            [ifname, address, _] if set.name == SERVICES => {
+            [ifname, address, _] if is_of_services => {
                 *shared.entry(format!("service {address} on {ifname}")).or_default().entry(target).or_default() += 1;
             }
             [address, protocol, port] if set.value.is_some() => {
-                parts.push((format!("port {address}:{port}/{protocol}"), target));
+                parts.push((format!("port {}:{port}/{protocol}", bracketed(address)), target));
             }
-            [protocol, port] if set.value.is_some() => parts.push((format!("port public:{port}/{protocol}"), target)),
+            [protocol, port] if set.value.is_some() => {
+                parts.push((format!("port {everywhere}:{port}/{protocol}"), target));
+            }
             _ => parts.push((format!("set {}: {words}", set.name), "member".into())),
         }
     }
@@ -189,6 +216,19 @@ fn set_parts(set: &Set) -> Vec<(String, String)> {
     parts
 }
 
+/// An address as it stands before a port.
+fn bracketed(address: &str) -> String {
+    if address.contains(':') { format!("[{address}]") } else { address.into() }
+}
+
+/// An address, or an address and a port, of a map's value.
+fn end(words: &str) -> String {
+    match words.split_once(' ') {
+        Some((address, port)) => format!("{}:{port}", bracketed(address)),
+        None => words.into(),
+    }
+}
+
 /// UDP ports that led somewhere and do not lead there any more: the kernel remembers their flows.
 fn moved_udp_ports(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<NatPortMapping> {
     before.iter().filter(|(name, target)| after.get(*name) != Some(target)).filter_map(udp_port).collect()
@@ -196,15 +236,15 @@ fn moved_udp_ports(before: &BTreeMap<String, String>, after: &BTreeMap<String, S
 
 fn udp_port((name, target): (&String, &String)) -> Option<NatPortMapping> {
     let (bind, port) = name.strip_prefix("port ")?.strip_suffix("/udp")?.rsplit_once(':')?;
-    let target: SocketAddrV4 = target.parse().ok()?;
+    let target: SocketAddr = target.parse().ok()?;
     let bind = match bind {
-        "public" => NatBind::Public,
-        address => NatBind::Address(address.parse::<Ipv4Addr>().ok()?),
+        "public" | "[::]" => NatBind::Public,
+        address => NatBind::Address(address.trim_start_matches('[').trim_end_matches(']').parse().ok()?),
     };
     Some(NatPortMapping {
         bind,
         host_port: port.parse().ok()?,
         protocol: NatProtocol::Udp,
-        target: (*target.ip(), target.port()),
+        target: (target.ip(), target.port()),
     })
 }

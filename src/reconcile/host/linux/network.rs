@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::LinuxHost;
 use crate::plan::{DesiredBridge, Endpoint, Kind, Label, digest_of};
@@ -20,24 +20,27 @@ impl LinuxHost {
     pub(super) async fn create_bridge(&self, name: &str, bridge: &DesiredBridge) -> Result<(), HostError> {
         let spec = self.bridge_spec(name, bridge);
         self.links().await?.create_bridge(&spec).await.doing(|| format!("make bridge `{name}`"))?;
-        self.switch_bridge(&bridge.ifname)?;
-        match bridge.services.is_empty() {
-            true => Ok(()),
-            false => self.set_addresses(name, bridge).await,
-        }
+        self.switch_bridge(bridge)?;
+        self.add_services(name, bridge).await
     }
 
     fn bridge_spec(&self, name: &str, bridge: &DesiredBridge) -> BridgeSpec {
         let digest = digest_of(&bridge.ifname);
         let label = Label { stack: self.stack.clone(), kind: Kind::Bridge, name: name.into(), digest };
-        BridgeSpec { name: bridge.ifname.clone(), address: bridge.gateway, mtu: bridge.mtu, alias: label.to_string() }
+        BridgeSpec {
+            name: bridge.ifname.clone(),
+            address: bridge.gateway,
+            address6: bridge.gateway6,
+            mtu: bridge.mtu,
+            alias: label.to_string(),
+        }
     }
 
-    fn switch_bridge(&self, ifname: &str) -> Result<(), HostError> {
-        for switch in BridgeSwitch::ALL {
+    fn switch_bridge(&self, bridge: &DesiredBridge) -> Result<(), HostError> {
+        for switch in BridgeSwitch::with(bridge.gateway6) {
             self.sysctls
-                .enable_bridge_switch(ifname, switch)
-                .doing(|| format!("set {} of `{ifname}`", switch.name()))?;
+                .enable_bridge_switch(&bridge.ifname, *switch)
+                .doing(|| format!("set {} of `{}`", switch.name(), bridge.ifname))?;
         }
         Ok(())
     }
@@ -48,25 +51,38 @@ impl LinuxHost {
         let doing = || format!("put bridge `{name}` right");
         let found = links.list().doing(doing)?.into_iter().find(|link| link.name == bridge.ifname);
         let Some(link) = found else { return self.create_bridge(name, bridge).await };
-        self.set_addresses(name, bridge).await?;
-        self.switch_bridge(&bridge.ifname)?;
-        links.finish_bridge(link.index, &self.bridge_spec(name, bridge)).await.doing(doing)
+        let held: Vec<Ipv4Net> = v4_addresses(&link);
+        if !held.contains(&bridge.gateway) {
+            links.add_address(link.index, bridge.gateway.into()).await.doing(doing)?;
+        }
+        let services = bridge.service_addresses();
+        let is_service = |net: IpNet| is_single(&net) && services.contains(&net.addr());
+        for other in held.into_iter().filter(|net| *net != bridge.gateway && !is_service((*net).into())) {
+            links.remove_address(link.index, other.into()).await.doing(doing)?;
+        }
+        let others6 = v6_addresses(&link).into_iter().filter(|net| Some(*net) != bridge.gateway6);
+        for other in others6.filter(|net| !is_service((*net).into())) {
+            links.remove_address(link.index, other.into()).await.doing(doing)?;
+        }
+        // Before its addresses: a link that has IPv6 switched off takes none.
+        self.switch_bridge(bridge)?;
+        links.finish_bridge(link.index, &self.bridge_spec(name, bridge)).await.doing(doing)?;
+        self.add_services(name, bridge).await
     }
 
-    /// Its own address and those of services, and no others.
-    async fn set_addresses(&self, name: &str, bridge: &DesiredBridge) -> Result<(), HostError> {
+    /// After its own address, without which a link takes none of IPv6.
+    async fn add_services(&self, name: &str, bridge: &DesiredBridge) -> Result<(), HostError> {
+        if bridge.services.is_empty() {
+            return Ok(());
+        }
         let links = self.links().await?;
-        let doing = || format!("set the addresses of bridge `{name}`");
+        let doing = || format!("give bridge `{name}` the addresses of services");
         let found = links.list().doing(doing)?.into_iter().find(|link| link.name == bridge.ifname);
         let Some(link) = found else { return Err(HostError::Said(format!("bridge `{name}` went away"))) };
-        let held: Vec<Ipv4Net> = v4_addresses(&link);
-        let services = bridge.services.iter().map(|address| Ipv4Net::from(*address));
-        let wanted: Vec<Ipv4Net> = std::iter::once(bridge.gateway).chain(services).collect();
-        for address in wanted.iter().filter(|address| !held.contains(address)) {
-            links.add_address(link.index, *address).await.doing(doing)?;
-        }
-        for other in held.into_iter().filter(|address| !wanted.contains(address)) {
-            links.remove_address(link.index, other).await.doing(doing)?;
+        for address in bridge.service_addresses().into_iter().map(IpNet::from) {
+            if !link.addresses.contains(&address) {
+                links.add_address(link.index, address).await.doing(doing)?;
+            }
         }
         Ok(())
     }
@@ -131,6 +147,8 @@ impl LinuxHost {
                 name: endpoint.interface.clone(),
                 address: Ipv4Net::new_assert(endpoint.address, endpoint.prefix),
                 gateway: endpoint.gateway,
+                address6: endpoint.address6,
+                gateway6: endpoint.gateway6,
             })
             .collect();
         let netns = File::open(format!("/proc/{monitor}/ns/net")).doing(doing)?;
@@ -213,13 +231,25 @@ impl LinuxHost {
 }
 
 pub(super) fn v4_addresses(link: &ObservedLink) -> Vec<Ipv4Net> {
-    link.addresses
-        .iter()
-        .filter_map(|net| match net {
-            ipnet::IpNet::V4(net) => Some(*net),
-            ipnet::IpNet::V6(_) => None,
-        })
-        .collect()
+    let v4 = |net: &IpNet| match net {
+        IpNet::V4(net) => Some(*net),
+        IpNet::V6(_) => None,
+    };
+    link.addresses.iter().filter_map(v4).collect()
+}
+
+/// Whether an address is of no subnet; those of services are.
+pub(super) fn is_single(net: &IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
+}
+
+/// But for those that hold on the link alone.
+pub(super) fn v6_addresses(link: &ObservedLink) -> Vec<Ipv6Net> {
+    let v6 = |net: &IpNet| match net {
+        IpNet::V6(net) if !net.addr().is_unicast_link_local() => Some(*net),
+        _ => None,
+    };
+    link.addresses.iter().filter_map(v6).collect()
 }
 
 /// A name for the host's end of a link. The monitor's number makes it another one at each start, because the end of an

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::bundle::{HOSTS, copies};
 use super::cgroups::FoundCgroups;
 use super::container::{STORED, read_bounded};
-use super::network::v4_addresses;
+use super::network::{is_single, v4_addresses, v6_addresses};
 use super::{LinuxHost, folder_names};
 use crate::monitor::client::{Found, read_status};
 use crate::monitor::status::{self, State, Status};
@@ -25,8 +25,16 @@ impl LinuxHost {
         let containers = self.observe_containers(&cgroups, &links)?;
         let ours: BTreeSet<&str> = bridges.values().map(|bridge| bridge.ifname.as_str()).collect();
         let routes = routes().doing(|| "list the host's routes")?;
+        let forwarding6 = self.sysctls.ipv6_forward().doing(|| "read net.ipv6.conf.all.forwarding")?;
         Ok(Actual {
             forwarding: self.sysctls.ip_forward().doing(|| "read net.ipv4.ip_forward")?,
+            other_links: other_links(&links),
+            ipv6: self.sysctls.ipv6().doing(|| "read net.ipv6.conf.all.disable_ipv6")?,
+            forwarding6: forwarding6 == Some(true),
+            advised: match forwarding6 {
+                Some(false) => self.sysctls.advised_links().doing(|| "read who heeds router advertisements")?,
+                _ => Vec::new(),
+            },
             root: cgroups.root,
             routes: routes
                 .into_iter()
@@ -36,6 +44,7 @@ impl LinuxHost {
             cgroups: cgroups.branches,
             volumes: self.observe_volumes(),
             missing_layers: self.missing_layers(),
+            unbuilt: self.unbuilt(),
             nat: self.observe_nat()?,
             bridges,
             containers,
@@ -57,7 +66,8 @@ impl LinuxHost {
                 None if link.alias.is_none() && self.is_named_as_ours(link) => link.name.clone(),
                 None => continue,
             };
-            let switches = BridgeSwitch::ALL.iter().try_fold(true, |all, switch| {
+            let address6 = v6_addresses(link).into_iter().find(|address| address.prefix_len() < 128);
+            let switches = BridgeSwitch::with(address6).iter().try_fold(true, |all, switch| {
                 Ok::<_, HostError>(
                     all && self
                         .sysctls
@@ -71,12 +81,9 @@ impl LinuxHost {
                 up: link.up,
                 mtu: link.mtu,
                 address: v4_addresses(link).iter().find(|address| address.prefix_len() < 32).copied(),
-                services: v4_addresses(link)
-                    .iter()
-                    .filter(|address| address.prefix_len() == 32)
-                    .map(|address| address.addr())
-                    .collect(),
-                local_routes: switches,
+                address6,
+                services: link.addresses.iter().filter(|net| is_single(net)).map(|net| net.addr()).collect(),
+                switches,
             };
             bridges.insert(name, bridge);
         }
@@ -177,6 +184,11 @@ impl LinuxHost {
     }
 }
 
+fn other_links(links: &[ObservedLink]) -> Vec<String> {
+    let ours = |name: &str| name == "lo" || ["stk", "stv"].iter().any(|prefix| name.starts_with(prefix));
+    links.iter().map(|link| link.name.clone()).filter(|name| !ours(name)).collect()
+}
+
 /// A bundle's copy of the spec explains and never decides: one that cannot be read is as good as none.
 fn read_stored(bundle: &Path) -> Option<StoredContainer> {
     serde_json::from_slice(&read_bounded(&bundle.join(STORED)).ok()?).ok()
@@ -232,6 +244,7 @@ fn facts(found: &Found) -> RunFacts {
         monitor: Some(status.monitor_pid).filter(|_| lives),
         restarts: status.restarts,
         oom_kills: status.oom_kills,
+        last_oom: status.last_oom.as_ref().map(|report| report.text()),
         started_at: status.started_at.map(|time| time.as_second()),
         last_probe: status.last_probe.as_ref().map(|probe| probe.text.clone()),
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -131,9 +131,8 @@ fn element_changes(held: &Ruleset, wanted: &Ruleset) -> Vec<ElementsChange> {
 }
 
 /// Addresses that elements led to and none leads to any more.
-fn addresses_gone(changes: &[ElementsChange], wanted: &Ruleset) -> BTreeSet<Ipv4Addr> {
-    let address = |value: &Vec<u8>| Some(Ipv4Addr::from(<[u8; 4]>::try_from(value.get(..4)?).ok()?));
-    let still: BTreeSet<Ipv4Addr> =
+fn addresses_gone(changes: &[ElementsChange], wanted: &Ruleset) -> BTreeSet<IpAddr> {
+    let still: BTreeSet<IpAddr> =
         wanted.sets.iter().flat_map(|set| set.elements.values()).filter_map(address).collect();
     changes
         .iter()
@@ -141,6 +140,15 @@ fn addresses_gone(changes: &[ElementsChange], wanted: &Ruleset) -> BTreeSet<Ipv4
         .filter_map(address)
         .filter(|address| !still.contains(address))
         .collect()
+}
+
+/// The address in the value of a map, a port behind it or not.
+fn address(value: &Vec<u8>) -> Option<IpAddr> {
+    match value.len() {
+        4 | 8 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(&value[..4]).ok()?).into()),
+        16 | 20 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(&value[..16]).ok()?).into()),
+        _ => None,
+    }
 }
 
 /// Runs as the helper that a monitor calls when its container began or ceased to serve: makes the stack's table lead to those

@@ -48,6 +48,9 @@ impl LinuxHost {
         stack_file: &str,
     ) -> Result<ImageOrigin, HostError> {
         let reference: Reference = reference.as_str().parse().doing(|| format!("read image `{name}`"))?;
+        if let Some(image) = self.referred_already(name, &reference) {
+            return image;
+        }
         let lock = ImageLock::read(&ImageLock::path(Path::new(stack_file))).doing(|| "tell which images are locked")?;
         let locked = lock.digest(&reference).filter(|_| self.renewal == Renewal::AsWritten && pull != Pull::Always);
         let stored = self.images.stored(&reference).doing(|| format!("read image `{name}`"))?;
@@ -70,6 +73,18 @@ impl LinuxHost {
         let mut referred = self.referred.lock().unwrap_or_else(PoisonError::into_inner);
         referred.insert(name.to_owned(), (reference.clone(), image.resolved));
         Ok(ImageOrigin::Registry { reference })
+    }
+
+    /// What a reference led to earlier in this run is what it leads to until its end: the look after the steps must not
+    /// find that a tag has moved meanwhile.
+    fn referred_already(&self, name: &str, reference: &Reference) -> Option<Result<ImageOrigin, HostError>> {
+        let known = self.referred.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()?;
+        let stored = match self.images.stored(reference).doing(|| format!("read image `{name}`")) {
+            Ok(stored) => stored?,
+            Err(error) => return Some(Err(error)),
+        };
+        let same = known == (reference.clone(), stored.resolved);
+        same.then(|| Ok(ImageOrigin::Registry { reference: reference.clone() }))
     }
 
     pub(super) fn reference_of(&self, name: &str) -> Option<Reference> {

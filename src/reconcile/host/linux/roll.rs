@@ -7,13 +7,13 @@
 //!
 //! Killed anywhere, what is there says how far it came, and the next run goes on.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::LinuxHost;
 use super::orders::Orders;
 use crate::model::Condition;
-use crate::plan::{DesiredContainer, DesiredNat, Kind, Label};
+use crate::plan::{DesiredContainer, DesiredNat, Endpoint, Kind, Label};
 use crate::reconcile::host::{Doing, HostError};
 use crate::reconcile::step::{AdjustContainer, LinksOf, Reactions, Roll};
 use crate::runtime::net::Flows;
@@ -95,13 +95,13 @@ impl LinuxHost {
         .await
     }
 
-    fn addresses_of(&self, instance: &str) -> Vec<Ipv4Addr> {
+    fn addresses_of(&self, instance: &str) -> Vec<IpAddr> {
         let stored = self.stored(instance);
-        stored.iter().flat_map(|stored| &stored.spec.endpoints).map(|endpoint| endpoint.address).collect()
+        stored.iter().flat_map(|stored| &stored.spec.endpoints).flat_map(Endpoint::addresses).collect()
     }
 
     /// Waits until no connection leads to these addresses any more, or the time is over.
-    async fn drain(&self, addresses: &[Ipv4Addr], within: Duration) -> Result<(), HostError> {
+    async fn drain(&self, addresses: &[IpAddr], within: Duration) -> Result<(), HostError> {
         let begun = Instant::now();
         while begun.elapsed() < within {
             let addresses = addresses.to_vec();
@@ -114,7 +114,7 @@ impl LinuxHost {
         Ok(())
     }
 
-    async fn forget_datagrams(&self, addresses: &[Ipv4Addr]) -> Result<(), HostError> {
+    async fn forget_datagrams(&self, addresses: &[IpAddr]) -> Result<(), HostError> {
         let addresses = addresses.to_vec();
         self.blocking(move |_| {
             let doing = || "forget the flows of datagrams to a container that went";
@@ -125,7 +125,7 @@ impl LinuxHost {
     }
 }
 
-fn count_connections(addresses: &[Ipv4Addr]) -> Result<usize, HostError> {
+fn count_connections(addresses: &[IpAddr]) -> Result<usize, HostError> {
     let doing = || "count the connections that are left";
     let flows = Flows::open().doing(doing)?;
     addresses.iter().try_fold(0, |count, address| Ok(count + flows.open_connections(*address).doing(doing)?))

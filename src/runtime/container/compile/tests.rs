@@ -82,8 +82,13 @@ fn what_is_not_supported_is_refused_by_name() {
         ("", "", r#","rootfsPropagation":"shared""#, "linux.rootfsPropagation"),
         ("", "", r#","devices":[{"type":"c","path":"/dev/fuse","major":10,"minor":229}]"#, "linux.devices[0]"),
         ("", "", r#","resources":{"devices":[{"allow":false}]}"#, "linux.resources.devices"),
-        (r#","mounts":[{"destination":"/a","source":"/b","options":["bind","rshared"]}]"#, "", "", "mounts[0].options"),
-        (r#","mounts":[{"destination":"/a","type":"tmpfs","options":["tmpcopyup"]}]"#, "", "", "mounts[0].options"),
+        (r#","mounts":[{"destination":"/a","source":"/b","options":["bind","rshared"]}]"#, "", "", "mounts[0]"),
+        (
+            r#","mounts":[{"destination":"/a","source":"/b","options":["bind","idmap"]}]"#,
+            "",
+            "",
+            "mounts[0].uidMappings",
+        ),
     ];
     for (more, process, linux, name) in cases {
         let text = refusal(&config(more, process, linux));

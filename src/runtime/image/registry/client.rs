@@ -1,6 +1,6 @@
 //! Requests to a registry: endpoint, authentication, and trying again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
@@ -36,6 +36,8 @@ pub struct RegistryClient {
     endpoints: Mutex<HashMap<String, Endpoint>>,
     /// `Authorization` headers by registry, repository and access.
     tokens: Mutex<HashMap<(String, String, Access), String>>,
+    /// Mirrors that could not be reached or gave what was not right; they are not asked again.
+    left: Mutex<HashSet<String>>,
 }
 
 #[derive(Clone)]
@@ -110,12 +112,46 @@ impl Answer {
 
 impl RegistryClient {
     pub fn new(options: RegistryOptions) -> Self {
-        Self { options, endpoints: Mutex::default(), tokens: Mutex::default() }
+        Self { options, endpoints: Mutex::default(), tokens: Mutex::default(), left: Mutex::default() }
     }
 
-    /// Sends a request until it is answered by something else than an error that passes. Every other status is the
-    /// caller's to judge.
+    /// Sends a request to the mirrors of its registry, as long as none has what is wanted, and then to itself until it is
+    /// answered by something else than an error that passes. Every other status is the caller's to judge.
     pub(super) fn send(&self, target: Target<'_>, ask: &Ask<'_>) -> Result<Answer, RegistryError> {
+        if target.access == Access::Pull {
+            for mirror in self.mirrors(target.reference.registry()) {
+                let Some(reference) = target.reference.at_mirror(&mirror) else { continue };
+                match self.send_once(Target { reference: &reference, ..target }, ask) {
+                    Ok(answer) if answer.response.status().is_success() => return Ok(answer),
+                    Ok(_) => {}
+                    // It may be long until a host that is away is given up: once is enough.
+                    Err(_) => self.leave(mirror),
+                }
+            }
+        }
+        self.send_to_itself(target, ask)
+    }
+
+    /// The mirrors of a registry that are still asked.
+    fn mirrors(&self, registry: &str) -> Vec<String> {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.options.mirrors.get(registry).into_iter().flatten();
+        all.filter(|mirror| !left.contains(*mirror)).cloned().collect()
+    }
+
+    fn leave(&self, mirror: String) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(mirror);
+    }
+
+    /// Asks none of a registry's mirrors any more; were there any?
+    pub(super) fn leave_mirrors(&self, registry: &str) -> bool {
+        let mirrors = self.mirrors(registry);
+        let any = !mirrors.is_empty();
+        mirrors.into_iter().for_each(|mirror| self.leave(mirror));
+        any
+    }
+
+    fn send_to_itself(&self, target: Target<'_>, ask: &Ask<'_>) -> Result<Answer, RegistryError> {
         let mut wait = FIRST_WAIT;
         let mut attempt = 1;
         loop {
@@ -203,8 +239,9 @@ impl RegistryClient {
         }
         let host = if registry == DOCKER_HUB { DOCKER_HUB_HOST } else { registry };
         let plain = self.may_be_plain(registry);
-        let (etc, extra) = (&self.options.etc, &self.options.certificates[..]);
-        let trust = Trust { etc, extra, registry };
+        let own = self.options.authorities.get(registry).into_iter().flatten();
+        let extra: Vec<_> = self.options.certificates.iter().chain(own).cloned().collect();
+        let trust = Trust { etc: &self.options.etc, extra: &extra, registry };
         let agent = transport::agent(&trust, if plain { Plain::Allowed } else { Plain::Refused })
             .map_err(RegistryError::Certificates)?;
         let mut base = format!("https://{host}");

@@ -14,9 +14,10 @@ mod download;
 mod pull;
 mod push;
 mod resolver;
+mod settings;
 mod transport;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 pub use client::RegistryClient;
@@ -24,6 +25,7 @@ pub use credentials::Credential;
 pub use pull::{Progress, RegistryBlobs, Silent, fetch};
 pub use push::push;
 pub use resolver::HostResolver;
+pub use settings::SettingsError;
 
 use super::{ImageError, LayerDigest, Reference};
 
@@ -38,11 +40,22 @@ pub struct RegistryOptions {
     pub credentials: Vec<PathBuf>,
     /// Certificates (PEM) that are trusted beside the system's.
     pub certificates: Vec<PathBuf>,
+    /// The same for one registry (`host:port`) alone.
+    pub authorities: BTreeMap<String, Vec<PathBuf>>,
+    /// Where images of a registry are looked for before it is asked itself, in this order: `HOST[:PORT][/PREFIX]`.
+    pub mirrors: BTreeMap<String, Vec<String>>,
 }
 
 impl Default for RegistryOptions {
     fn default() -> Self {
-        Self { etc: "/etc".into(), insecure: BTreeSet::new(), credentials: Vec::new(), certificates: Vec::new() }
+        Self {
+            etc: "/etc".into(),
+            insecure: BTreeSet::new(),
+            credentials: Vec::new(),
+            certificates: Vec::new(),
+            authorities: BTreeMap::new(),
+            mirrors: BTreeMap::new(),
+        }
     }
 }
 

@@ -41,8 +41,19 @@ impl Progress for Silent {
 }
 
 /// Brings the documents of an image into the store and gives it its name there; no layers. The name is `reference`
-/// itself, also where `digest` holds it to one image.
+/// itself, also where `digest` holds it to one image. Where a mirror gives what cannot be used, the registry is asked.
 pub fn fetch(
+    client: &RegistryClient,
+    store: &ImageStore,
+    (reference, digest): (&Reference, Option<LayerDigest>),
+) -> Result<StoredImage, RegistryError> {
+    match fetch_once(client, store, (reference, digest)) {
+        Err(_) if client.leave_mirrors(reference.registry()) => fetch_once(client, store, (reference, digest)),
+        other => other,
+    }
+}
+
+fn fetch_once(
     client: &RegistryClient,
     store: &ImageStore,
     (reference, digest): (&Reference, Option<LayerDigest>),
@@ -234,15 +245,19 @@ pub struct RegistryBlobs<'a> {
 
 impl RegistryBlobs<'_> {
     /// Unpacks what is missing of `image`. A blob that arrives damaged, or that lay damaged in the store, is fetched once
-    /// more.
+    /// more; whatever a mirror does wrong, the registry itself may do right.
     pub fn unpack(&self, image: &ResolvedImage) -> Result<(), ImageError> {
-        match self.store.unpack(image, self) {
-            Err(ImageError::BlobDigest { expected, .. }) => {
-                self.store.remove_blob(&expected)?;
-                self.store.unpack(image, self)
-            }
-            other => other,
+        let error = match self.store.unpack(image, self) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let has_left = self.client.leave_mirrors(self.reference.registry());
+        match error {
+            ImageError::BlobDigest { expected, .. } => self.store.remove_blob(&expected)?,
+            _ if has_left => {}
+            other => return Err(other),
         }
+        self.store.unpack(image, self)
     }
 }
 

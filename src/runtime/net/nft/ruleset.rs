@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The content of one table of family `inet`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,6 +106,7 @@ impl fmt::Display for Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldType {
     Ipv4Address,
+    Ipv6Address,
     /// A transport protocol, such as 6 for TCP.
     Protocol,
     Port,
@@ -115,11 +116,13 @@ pub enum FieldType {
 }
 
 impl FieldType {
-    const ALL: [Self; 5] = [Self::Ipv4Address, Self::Protocol, Self::Port, Self::InterfaceName, Self::Turn];
+    const ALL: [Self; 6] =
+        [Self::Ipv4Address, Self::Ipv6Address, Self::Protocol, Self::Port, Self::InterfaceName, Self::Turn];
 
     fn number(self) -> u32 {
         match self {
             Self::Ipv4Address => 7,
+            Self::Ipv6Address => 8,
             Self::Protocol => 12,
             Self::Port => 13,
             Self::InterfaceName => 41,
@@ -132,6 +135,7 @@ impl FieldType {
     fn bytes(self) -> usize {
         match self {
             Self::Ipv4Address | Self::Protocol | Self::Port | Self::Turn => 4,
+            Self::Ipv6Address => 16,
             Self::InterfaceName => INTERFACE_NAME_BYTES,
         }
     }
@@ -182,6 +186,9 @@ impl FieldTypes {
             rest = tail;
             match field {
                 FieldType::Ipv4Address => Ipv4Addr::new(value[0], value[1], value[2], value[3]).to_string(),
+                FieldType::Ipv6Address => {
+                    <[u8; 16]>::try_from(value).map(Ipv6Addr::from).map_or_else(|_| "?".into(), |a| a.to_string())
+                }
                 FieldType::Protocol => match value[0] {
                     6 => "tcp".to_owned(),
                     17 => "udp".to_owned(),
@@ -221,7 +228,7 @@ pub struct Rule {
 }
 
 /// A register: the number under which the kernel shows it. The four-byte registers 1, 9, 10, 11 make up the first
-/// sixteen-byte one, 1; 2 is the second.
+/// sixteen-byte one, 1; 2, 13, 14, 15 the second, 2.
 pub type Register = u32;
 
 /// One step of a rule.

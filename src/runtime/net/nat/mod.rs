@@ -11,28 +11,33 @@
 //! | chain | holds |
 //! |---|---|
 //! | `guard` | drops what comes from outside and claims to go to, or to come from, 127.0.0.0/8 |
-//! | `input` | drops what comes by another way to a bridge's gateway address |
+//! | `input` | drops what comes by another way to a bridge's own addresses, its gateway's and its services' |
 //! | `forward` | lets answers, published ports and neighbours on one bridge pass, and drops all else that goes to a bridge |
 //! | `prerouting` | translates published ports for what comes from outside and from containers, never those of loopback; and the addresses of services for what comes from their bridge |
 //! | `output` | the same for the host itself, with those of loopback |
 //! | `postrouting` | masquerades what leaves a bridge's subnet, what the host sends from loopback, and hairpins |
 //!
+//! IPv6 has the same rules and maps of its own, whose names end in 6. Its loopback needs no guard: the kernel itself drops
+//! what comes by a wire and bears `::1`.
+//!
 //! What is left alone: containers may reach services of the host on the host's own addresses, and an `accept` here does
 //! not overrule a `drop` in another table.
 
-mod expression;
+mod shut;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use self::expression::{
+pub use self::shut::{SHUT_TABLE, SHUT_TABLE6, shut, shut6};
+use self::words::{
     ANSWERING, CT_STATE, CT_STATUS, DESTINATION_ADDRESS, DESTINATION_PORT, DESTINATION_TRANSLATED, EQUAL,
-    FIB_ADDRESS_TYPE, FIB_DESTINATION, FIRST, FOURTH_WORD, Field, IPV4, LOOPBACK_INDEX, MetaKey, NAT_DESTINATION,
-    NETWORK_HEADER, NF_ACCEPT, NF_DROP, RTN_LOCAL, SECOND, SECOND_WORD, SIXTH_WORD, SOURCE_ADDRESS, THIRD_WORD,
-    UNEQUAL, compare, ct, in_set, in_subnet, interface_bytes, is_ipv4, mask, masquerade, meta, named, next_turn,
-    numbers, payload, verdict,
+    FIB_ADDRESS_TYPE, FIB_DESTINATION, FIRST, Family, Field, LOOPBACK_INDEX, Maps, MetaKey, NAT_DESTINATION,
+    NETWORK_HEADER, NF_ACCEPT, NF_DROP, RTN_LOCAL, SECOND, SECOND_WORD, SOURCE_ADDRESS, THIRD_WORD, UNEQUAL, compare,
+    ct, in_set, in_subnet, interface_bytes, mask, masquerade, meta, named, next_turn, numbers, octets, payload,
+    verdict,
 };
 use super::link::BridgeSpec;
 use super::nft::{BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Rule, Ruleset, Set};
@@ -53,8 +58,9 @@ pub struct NatService {
     /// The bridge's interface.
     pub ifname: String,
     /// One of the bridge's own addresses, beside its gateway.
-    pub address: Ipv4Addr,
-    pub target: Ipv4Addr,
+    pub address: IpAddr,
+    /// Of the same protocol.
+    pub target: IpAddr,
 }
 
 /// A bridge whose containers reach out through masquerade and are reached through published ports only.
@@ -67,13 +73,32 @@ pub struct NatBridge {
     pub subnet: Ipv4Net,
     /// The host's own address on it.
     pub gateway: Ipv4Addr,
+    /// The host's own IPv6 address on it, with the prefix of its subnet.
+    pub gateway6: Option<Ipv6Net>,
+    /// Whether no way leads out of it or in: nothing is forwarded but from one of its containers to another.
+    pub internal: bool,
 }
 
 impl NatBridge {
     /// The bridge that `spec` declares, under the name that people call it by.
     pub fn of(name: &str, spec: &BridgeSpec) -> Self {
         let (subnet, gateway) = (spec.address.trunc(), spec.address.addr());
-        Self { name: name.to_owned(), ifname: spec.name.clone(), subnet, gateway }
+        Self {
+            name: name.to_owned(),
+            ifname: spec.name.clone(),
+            subnet,
+            gateway,
+            gateway6: spec.address6,
+            internal: false,
+        }
+    }
+
+    /// The host's address on it and the subnet, if it has the protocol.
+    fn gateway_in(&self, family: Family) -> Option<IpNet> {
+        match family {
+            Family::V4 => Ipv4Net::new(self.gateway, self.subnet.prefix_len()).ok().map(IpNet::V4),
+            Family::V6 => self.gateway6.map(IpNet::V6),
+        }
     }
 }
 
@@ -83,8 +108,9 @@ pub struct NatPortMapping {
     pub bind: NatBind,
     pub host_port: u16,
     pub protocol: NatProtocol,
-    /// The container's address and port.
-    pub target: (Ipv4Addr, u16),
+    /// The container's address and port. Its protocol decides which packets are meant: those of IPv4 never lead to an IPv6
+    /// address, nor the other way round.
+    pub target: (IpAddr, u16),
 }
 
 /// From where a published port is reached.
@@ -92,9 +118,9 @@ pub struct NatPortMapping {
 pub enum NatBind {
     /// 127.0.0.1: the host itself and nobody else.
     Loopback,
-    /// One address of the host; within 127.0.0.0/8 the host itself and nobody else.
-    Address(Ipv4Addr),
-    /// Every address of the host, those it gets later included.
+    /// One address of the host; within 127.0.0.0/8, and at `::1`, the host itself and nobody else.
+    Address(IpAddr),
+    /// Every address of the host of the target's protocol, those it gets later included.
     Public,
 }
 
@@ -103,6 +129,7 @@ pub enum NatBind {
 pub enum NatProtocol {
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl NatProtocol {
@@ -111,6 +138,7 @@ impl NatProtocol {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 }
@@ -121,29 +149,43 @@ pub const ADDRESS_PORTS: &str = "address_ports";
 pub const LOOPBACK_PORTS: &str = "loopback_ports";
 /// The map of ports that are published on all addresses.
 pub const PUBLIC_PORTS: &str = "public_ports";
+/// The map of ports that are bound to an IPv6 address other than `::1`.
+pub const ADDRESS_PORTS6: &str = "address_ports6";
+/// The map of ports that are bound to `::1`.
+pub const LOOPBACK_PORTS6: &str = "loopback_ports6";
+/// The map of ports that are published on all IPv6 addresses.
+pub const PUBLIC_PORTS6: &str = "public_ports6";
 /// The maps of ports that several targets share, one for each of the maps above.
-pub const SPREAD: [(&str, &str); 3] =
-    [(ADDRESS_PORTS, "address_spread"), (LOOPBACK_PORTS, "loopback_spread"), (PUBLIC_PORTS, "public_spread")];
+pub const SPREAD: [(&str, &str); 6] = [
+    (ADDRESS_PORTS, "address_spread"),
+    (LOOPBACK_PORTS, "loopback_spread"),
+    (PUBLIC_PORTS, "public_spread"),
+    (ADDRESS_PORTS6, "address_spread6"),
+    (LOOPBACK_PORTS6, "loopback_spread6"),
+    (PUBLIC_PORTS6, "public_spread6"),
+];
 /// The map of services.
 pub const SERVICES: &str = "services";
+/// The map of services at IPv6 addresses.
+pub const SERVICES6: &str = "services6";
 /// How many turns are dealt out among the targets of a port or service. As many targets at most get any.
 pub const TURNS: u32 = 256;
 const BRIDGES: &str = "bridges";
+const INTERNAL: &str = "internal_bridges";
 const SAME_BRIDGE: &str = "same_bridge";
-const GATEWAYS: &str = "gateways";
-const OWN_GATEWAY: &str = "own_gateway";
 
 impl NatPortMapping {
     /// The map that holds this port, its key and its value there.
     pub fn element(&self) -> (&'static str, Vec<u8>, Vec<u8>) {
-        let mut value = self.target.0.octets().to_vec();
+        let family = Family::of(self.target.0);
+        let mut value = octets(self.target.0);
         value.extend(padded_port(self.target.1));
-        let mut key = Vec::with_capacity(12);
+        let mut key = Vec::with_capacity(24);
         let map = match self.bind.address() {
-            None => PUBLIC_PORTS,
+            None => family.maps().public,
             Some(address) => {
-                key.extend(address.octets());
-                if address.is_loopback() { LOOPBACK_PORTS } else { ADDRESS_PORTS }
+                key.extend(octets(address));
+                if address.is_loopback() { family.maps().loopback } else { family.maps().address }
             }
         };
         key.extend([self.protocol.number(), 0, 0, 0]);
@@ -154,9 +196,9 @@ impl NatPortMapping {
 
 impl NatBind {
     /// The address; none for all of them.
-    pub fn address(self) -> Option<Ipv4Addr> {
+    pub fn address(self) -> Option<IpAddr> {
         match self {
-            Self::Loopback => Some(Ipv4Addr::LOCALHOST),
+            Self::Loopback => Some(Ipv4Addr::LOCALHOST.into()),
             Self::Address(address) => Some(address),
             Self::Public => None,
         }
@@ -173,66 +215,74 @@ impl NatTable {
     /// The nftables objects that carry the table out.
     pub fn ruleset(&self) -> Ruleset {
         let mut rules = guard_rules();
+        rules.extend(Family::BOTH.map(gateway_guard));
         rules.extend(forward_rules());
-        rules.extend(port_rules());
-        rules.push(loopback_masquerade());
-        for bridge in &self.bridges {
-            rules.push(bridge_masquerade(bridge));
-            rules.push(bridge_hairpin(bridge));
+        rules.extend(Family::BOTH.into_iter().flat_map(port_rules));
+        rules.extend(Family::BOTH.map(loopback_masquerade));
+        for (bridge, family) in self.bridges.iter().flat_map(|bridge| Family::BOTH.map(|family| (bridge, family))) {
+            let Some(gateway) = bridge.gateway_in(family) else { continue };
+            rules.push(bridge_masquerade(bridge, family, gateway.trunc()));
+            rules.push(bridge_hairpin(bridge, family, gateway.trunc()));
         }
-        Ruleset { chains: chains(), sets: self.sets(), rules }
+        let chains = chains();
+        // As the kernel lists them: chain by chain.
+        rules.sort_by_key(|rule| chains.iter().position(|chain| chain.name == rule.chain));
+        Ruleset { chains, sets: self.sets(), rules }
     }
 
     fn sets(&self) -> Vec<Set> {
-        use FieldType::{InterfaceName, Ipv4Address, Port, Protocol, Turn};
-        let target = FieldTypes::of(&[Ipv4Address, Port]);
-        let by_address = FieldTypes::of(&[Ipv4Address, Protocol, Port]);
-        let map = |name: &str, key| Set {
-            name: name.to_owned(),
-            key,
-            value: Some(target),
-            flags: 0,
-            elements: self.ports(name),
-        };
-        let set = |name: &str, fields: &[FieldType], element: fn(&NatBridge) -> Vec<u8>| Set {
+        use FieldType::InterfaceName;
+        let set = |name: &str, fields: &[FieldType], elements: Vec<Vec<u8>>| Set {
             name: name.to_owned(),
             key: FieldTypes::of(fields),
             value: None,
             flags: 0,
-            elements: self.bridges.iter().map(|bridge| (element(bridge), Vec::new())).collect(),
+            elements: elements.into_iter().map(|key| (key, Vec::new())).collect(),
         };
-        let gateways = self.bridges.iter().map(|bridge| (bridge.ifname.as_str(), bridge.gateway));
-        let services = self.services.iter().map(|service| (service.ifname.as_str(), service.address));
-        let own: BTreeSet<(&str, Ipv4Addr)> = gateways.chain(services).collect();
-        let spread_by_address = FieldTypes::of(&[Ipv4Address, Protocol, Port, Turn]);
-        let services = Set {
-            name: SERVICES.to_owned(),
-            key: FieldTypes::of(&[InterfaceName, Ipv4Address, Turn]),
-            value: Some(FieldTypes::of(&[Ipv4Address])),
+        let ifname = |bridge: &NatBridge| interface_bytes(&bridge.ifname).to_vec();
+        let each =
+            |element: fn(Vec<u8>) -> Vec<u8>| self.bridges.iter().map(|bridge| element(ifname(bridge))).collect();
+        let internal = self.bridges.iter().filter(|bridge| bridge.internal).map(ifname).collect();
+        let mut sets = vec![
+            set(INTERNAL, &[InterfaceName], internal),
+            set(BRIDGES, &[InterfaceName], each(|name| name)),
+            set(SAME_BRIDGE, &[InterfaceName, InterfaceName], each(|name| [&name[..], &name].concat())),
+        ];
+        for family in Family::BOTH {
+            let (names, address) = (family.maps(), family.address_type());
+            let gateways =
+                self.bridges.iter().filter_map(|bridge| Some((&bridge.ifname, bridge.gateway_in(family)?.addr())));
+            let services = self.services.iter().map(|service| (&service.ifname, service.address));
+            let own: BTreeSet<(&String, IpAddr)> =
+                gateways.chain(services).filter(|(_, address)| Family::of(*address) == family).collect();
+            sets.extend(self.maps(family));
+            sets.push(set(names.gateways, &[address], own.iter().map(|(_, address)| octets(*address)).collect()));
+            let own = own.iter().map(|(name, address)| [&interface_bytes(name)[..], &octets(*address)].concat());
+            sets.push(set(names.own_gateway, &[InterfaceName, address], own.collect()));
+        }
+        sets
+    }
+
+    /// The maps of published ports and of services.
+    fn maps(&self, family: Family) -> Vec<Set> {
+        use FieldType::{InterfaceName, Port, Protocol, Turn};
+        let (names, address) = (family.maps(), family.address_type());
+        let map = |name: &str, key: &[FieldType], value: &[FieldType], elements| Set {
+            name: name.to_owned(),
+            key: FieldTypes::of(key),
+            value: Some(FieldTypes::of(value)),
             flags: 0,
-            elements: self.service_turns(),
+            elements,
         };
+        let ports = |name: &str, key: &[FieldType]| map(name, key, &[address, Port], self.ports(name));
         vec![
-            map(ADDRESS_PORTS, by_address),
-            map(LOOPBACK_PORTS, by_address),
-            map(PUBLIC_PORTS, FieldTypes::of(&[Protocol, Port])),
-            map(spread_of(ADDRESS_PORTS), spread_by_address),
-            map(spread_of(LOOPBACK_PORTS), spread_by_address),
-            map(spread_of(PUBLIC_PORTS), FieldTypes::of(&[Protocol, Port, Turn])),
-            services,
-            set(BRIDGES, &[InterfaceName], |bridge| interface_bytes(&bridge.ifname).to_vec()),
-            set(SAME_BRIDGE, &[InterfaceName, InterfaceName], |bridge| [interface_bytes(&bridge.ifname); 2].concat()),
-            Set {
-                elements: own.iter().map(|(_, address)| (address.octets().to_vec(), Vec::new())).collect(),
-                ..set(GATEWAYS, &[Ipv4Address], |_| Vec::new())
-            },
-            Set {
-                elements: own
-                    .iter()
-                    .map(|(ifname, address)| ([&interface_bytes(ifname)[..], &address.octets()].concat(), Vec::new()))
-                    .collect(),
-                ..set(OWN_GATEWAY, &[InterfaceName, Ipv4Address], |_| Vec::new())
-            },
+            ports(names.address, &[address, Protocol, Port]),
+            ports(names.loopback, &[address, Protocol, Port]),
+            ports(names.public, &[Protocol, Port]),
+            ports(spread_of(names.address), &[address, Protocol, Port, Turn]),
+            ports(spread_of(names.loopback), &[address, Protocol, Port, Turn]),
+            ports(spread_of(names.public), &[Protocol, Port, Turn]),
+            map(names.services, &[InterfaceName, address, Turn], &[address], self.service_turns(family)),
         ]
     }
 
@@ -253,11 +303,11 @@ impl NatTable {
         elements
     }
 
-    fn service_turns(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    fn service_turns(&self, family: Family) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let mut by_key: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
-        for service in &self.services {
-            let key = [&interface_bytes(&service.ifname)[..], &service.address.octets()].concat();
-            by_key.entry(key).or_default().push(service.target.octets().to_vec());
+        for service in self.services.iter().filter(|service| Family::of(service.address) == family) {
+            let key = [&interface_bytes(&service.ifname)[..], &octets(service.address)].concat();
+            by_key.entry(key).or_default().push(octets(service.target));
         }
         by_key.iter().flat_map(|(key, values)| deal(key, values)).collect()
     }
@@ -302,7 +352,7 @@ fn chains() -> Vec<Chain> {
 fn guard_rules() -> Vec<Rule> {
     let guard = |name: &str, offset| {
         let mut rule = vec![meta(MetaKey::InterfaceIndex), compare(UNEQUAL, &LOOPBACK_INDEX.to_ne_bytes())];
-        rule.extend(is_ipv4());
+        rule.extend(Family::V4.is_it());
         // The first byte says it all: a /8.
         rule.extend([
             payload(Field { base: NETWORK_HEADER, offset, length: 1 }, FIRST),
@@ -311,21 +361,25 @@ fn guard_rules() -> Vec<Rule> {
         ]);
         named(GUARD, name, rule)
     };
-    let mut gateway = vec![ct(CT_STATE), mask(&ANSWERING.to_ne_bytes()), compare(EQUAL, &[0; 4])];
-    gateway.extend([meta(MetaKey::InterfaceIndex), compare(UNEQUAL, &LOOPBACK_INDEX.to_ne_bytes())]);
-    gateway.extend(is_ipv4());
-    gateway.extend([payload(DESTINATION_ADDRESS, FIRST), in_set(GATEWAYS, Inverted::No)]);
-    gateway.extend([
-        meta(MetaKey::InterfaceName),
-        payload(DESTINATION_ADDRESS, SECOND),
-        in_set(OWN_GATEWAY, Inverted::Yes),
-    ]);
-    gateway.push(verdict(NF_DROP));
     vec![
         guard("loopback guard: destination", DESTINATION_ADDRESS.offset),
         guard("loopback guard: source", SOURCE_ADDRESS.offset),
-        named(INPUT, "gateway guard", gateway),
     ]
+}
+
+/// A bridge's gateway address is for its own containers and for the host.
+fn gateway_guard(family: Family) -> Rule {
+    let mut gateway = vec![ct(CT_STATE), mask(&ANSWERING.to_ne_bytes()), compare(EQUAL, &[0; 4])];
+    gateway.extend([meta(MetaKey::InterfaceIndex), compare(UNEQUAL, &LOOPBACK_INDEX.to_ne_bytes())]);
+    gateway.extend(family.is_it());
+    gateway.extend([payload(family.destination(), FIRST), in_set(family.maps().gateways, Inverted::No)]);
+    gateway.extend([
+        meta(MetaKey::InterfaceName),
+        payload(family.destination(), SECOND),
+        in_set(family.maps().own_gateway, Inverted::Yes),
+    ]);
+    gateway.push(verdict(NF_DROP));
+    named(INPUT, &format!("gateway guard{}", family.suffix()), gateway)
 }
 
 fn forward_rules() -> Vec<Rule> {
@@ -337,35 +391,39 @@ fn forward_rules() -> Vec<Rule> {
         verdict(NF_ACCEPT),
     ];
     let unpublished = vec![meta(MetaKey::OutInterfaceName), in_set(BRIDGES, Inverted::No), verdict(NF_DROP)];
+    let at_internal = |key| vec![meta(key), in_set(INTERNAL, Inverted::No), verdict(NF_DROP)];
     vec![
+        named(FORWARD, "neighbours on one bridge pass", same_bridge),
+        named(FORWARD, "nothing leaves an internal bridge", at_internal(MetaKey::InterfaceName)),
+        named(FORWARD, "nothing enters an internal bridge", at_internal(MetaKey::OutInterfaceName)),
         named(FORWARD, "answers pass", flag(CT_STATE, ANSWERING)),
         named(FORWARD, "published ports pass", flag(CT_STATUS, DESTINATION_TRANSLATED)),
-        named(FORWARD, "neighbours on one bridge pass", same_bridge),
         named(FORWARD, "nothing else enters a bridge", unpublished),
     ]
 }
 
-fn port_rules() -> Vec<Rule> {
+fn port_rules(family: Family) -> Vec<Rule> {
+    let Maps { address, loopback, public, .. } = family.maps();
     let rule = |chain: &str, single: &str, share: Share| {
         let map = if share == Share::Many { spread_of(single) } else { single };
-        let mut expressions = is_ipv4().to_vec();
-        let mut registers = [FIRST, SECOND_WORD, THIRD_WORD, FOURTH_WORD].into_iter();
-        let mut next = || registers.next().unwrap_or(FOURTH_WORD);
-        // An address in 127.0.0.0/8 is always the host's own. Of others only those that are: a packet on its way through
-        // the host to someone else is not ours to lead astray.
-        if single != LOOPBACK_PORTS {
+        let mut expressions = family.is_it().to_vec();
+        // A loopback address is always the host's own. Of others only those that are: a packet on its way through the host
+        // to someone else is not ours to lead astray.
+        if single != loopback {
             expressions.extend([
                 Expression::Fib { result: FIB_ADDRESS_TYPE, flags: FIB_DESTINATION, into: FIRST },
                 compare(EQUAL, &RTN_LOCAL.to_ne_bytes()),
             ]);
         }
-        if single != PUBLIC_PORTS {
-            expressions.push(payload(DESTINATION_ADDRESS, next()));
+        let by_address = family.after_address();
+        let [protocol, port, turn] = if single == public { [FIRST, SECOND_WORD, THIRD_WORD] } else { by_address };
+        if single != public {
+            expressions.push(payload(family.destination(), FIRST));
         }
-        expressions.push(Expression::Meta { key: MetaKey::TransportProtocol as u32, into: next() });
-        expressions.push(payload(DESTINATION_PORT, next()));
+        expressions.push(Expression::Meta { key: MetaKey::TransportProtocol as u32, into: protocol });
+        expressions.push(payload(DESTINATION_PORT, port));
         if share == Share::Many {
-            expressions.push(next_turn(next()));
+            expressions.push(next_turn(turn));
         }
         expressions.push(Expression::Lookup {
             set: map.to_owned(),
@@ -373,24 +431,17 @@ fn port_rules() -> Vec<Rule> {
             into: Some(FIRST),
             inverted: Inverted::No,
         });
-        expressions.push(Expression::Nat {
-            kind: NAT_DESTINATION,
-            family: IPV4.into(),
-            address: FIRST,
-            port: SECOND_WORD,
-            flags: 0,
-        });
+        let [port, ..] = by_address;
+        let family = family.number().into();
+        expressions.push(Expression::Nat { kind: NAT_DESTINATION, family, address: FIRST, port, flags: 0 });
         named(chain, &format!("ports in {map}"), expressions)
     };
-    let shares = [Share::One, Share::Many];
-    let chain = |chain: &'static str, maps: &'static [&str]| {
-        shares.into_iter().flat_map(move |share| maps.iter().map(move |map| (chain, *map, share)))
-    };
-    let mut rules: Vec<Rule> =
-        chain(PREROUTING, &[ADDRESS_PORTS, PUBLIC_PORTS]).map(|(chain, map, share)| rule(chain, map, share)).collect();
-    rules.push(service_rule());
-    let output = chain(OUTPUT, &[LOOPBACK_PORTS, ADDRESS_PORTS, PUBLIC_PORTS]);
-    rules.extend(output.map(|(chain, map, share)| rule(chain, map, share)));
+    let mut rules = Vec::new();
+    for share in [Share::One, Share::Many] {
+        rules.extend([address, public].map(|map| rule(PREROUTING, map, share)));
+        rules.extend([loopback, address, public].map(|map| rule(OUTPUT, map, share)));
+    }
+    rules.push(service_rule(family));
     rules
 }
 
@@ -402,52 +453,59 @@ enum Share {
 }
 
 /// The address alone is translated: a service has all the ports that its containers have.
-fn service_rule() -> Rule {
-    let mut rule = is_ipv4().to_vec();
+fn service_rule(family: Family) -> Rule {
+    let mut rule = family.is_it().to_vec();
     rule.push(meta(MetaKey::InterfaceName));
-    rule.push(payload(DESTINATION_ADDRESS, SECOND));
-    rule.push(next_turn(SIXTH_WORD));
-    let inverted = Inverted::No;
-    rule.push(Expression::Lookup { set: SERVICES.to_owned(), key: FIRST, into: Some(FIRST), inverted });
+    rule.push(payload(family.destination(), SECOND));
+    rule.push(next_turn(family.after_both()));
+    let (set, inverted) = (family.maps().services.to_owned(), Inverted::No);
+    rule.push(Expression::Lookup { set, key: FIRST, into: Some(FIRST), inverted });
     // As the kernel shows it: an address as a range of one, and that there is one (`NF_NAT_RANGE_MAP_IPS`).
-    let attributes = [(1, NAT_DESTINATION), (2, IPV4.into()), (3, FIRST), (4, FIRST), (7, 1)];
+    let attributes = [(1, NAT_DESTINATION), (2, family.number().into()), (3, FIRST), (4, FIRST), (7, 1)];
     rule.push(Expression::Foreign { name: "nat".into(), attributes: numbers(&attributes) });
-    named(PREROUTING, "services", rule)
+    named(PREROUTING, family.maps().services, rule)
 }
 
-fn loopback_masquerade() -> Rule {
-    let mut rule = is_ipv4().to_vec();
-    rule.extend([payload(Field { length: 1, ..SOURCE_ADDRESS }, FIRST), compare(EQUAL, &[127])]);
+fn loopback_masquerade(family: Family) -> Rule {
+    let mut rule = family.is_it().to_vec();
+    match family {
+        Family::V4 => {
+            rule.extend([payload(Field { length: 1, ..SOURCE_ADDRESS }, FIRST), compare(EQUAL, &[127])]);
+        }
+        Family::V6 => {
+            rule.extend([payload(family.source(), FIRST), compare(EQUAL, &Ipv6Addr::LOCALHOST.octets())]);
+        }
+    }
     rule.extend([meta(MetaKey::OutInterfaceName), in_set(BRIDGES, Inverted::No), masquerade()]);
-    named(POSTROUTING, "masquerade of loopback", rule)
+    named(POSTROUTING, &format!("masquerade of loopback{}", family.suffix()), rule)
 }
 
-fn bridge_masquerade(bridge: &NatBridge) -> Rule {
-    let mut rule = is_ipv4().to_vec();
-    rule.extend(in_subnet(SOURCE_ADDRESS, bridge.subnet));
+fn bridge_masquerade(bridge: &NatBridge, family: Family, subnet: IpNet) -> Rule {
+    let mut rule = family.is_it().to_vec();
+    rule.extend(in_subnet(family.source(), subnet));
     rule.extend([meta(MetaKey::OutInterfaceName), compare(UNEQUAL, &interface_bytes(&bridge.ifname))]);
     // The host speaking to itself from its gateway address leaves nothing.
     rule.extend([meta(MetaKey::OutInterfaceIndex), compare(UNEQUAL, &LOOPBACK_INDEX.to_ne_bytes())]);
     rule.push(masquerade());
-    named(POSTROUTING, &format!("masquerade of bridge {}", bridge.name), rule)
+    named(POSTROUTING, &format!("masquerade of bridge {}{}", bridge.name, family.suffix()), rule)
 }
 
 /// A container that asks for a published port of a neighbour, or of its own, must get the answer by the host, which
 /// translates it back; were the source kept, the neighbour would answer directly.
-fn bridge_hairpin(bridge: &NatBridge) -> Rule {
-    let mut rule = is_ipv4().to_vec();
+fn bridge_hairpin(bridge: &NatBridge, family: Family, subnet: IpNet) -> Rule {
+    let mut rule = family.is_it().to_vec();
     rule.extend([ct(CT_STATUS), mask(&DESTINATION_TRANSLATED.to_ne_bytes()), compare(UNEQUAL, &[0; 4])]);
-    rule.extend(in_subnet(SOURCE_ADDRESS, bridge.subnet));
-    rule.extend(in_subnet(DESTINATION_ADDRESS, bridge.subnet));
+    rule.extend(in_subnet(family.source(), subnet));
+    rule.extend(in_subnet(family.destination(), subnet));
     rule.extend([meta(MetaKey::OutInterfaceName), compare(EQUAL, &interface_bytes(&bridge.ifname)), masquerade()]);
-    named(POSTROUTING, &format!("hairpin of bridge {}", bridge.name), rule)
+    named(POSTROUTING, &format!("hairpin of bridge {}{}", bridge.name, family.suffix()), rule)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const WEB: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 70, 0, 2), 80);
+    const WEB: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::new(10, 70, 0, 2)), 80);
 
     fn bridge(name: &str) -> NatBridge {
         NatBridge {
@@ -455,6 +513,8 @@ mod tests {
             ifname: format!("br-{name}"),
             subnet: "10.70.0.0/26".parse().unwrap(),
             gateway: Ipv4Addr::new(10, 70, 0, 1),
+            gateway6: Some("fd12::1/64".parse().unwrap()),
+            internal: false,
         }
     }
 
@@ -484,16 +544,26 @@ mod tests {
     #[test]
     fn a_loopback_port_is_known_to_the_host_alone() {
         check(tcp(NatBind::Loopback, 8080), &["output"], "127.0.0.1 tcp 8080 → 10.70.0.2 80");
-        let address = Ipv4Addr::new(127, 3, 2, 1);
+        let address = IpAddr::V4(Ipv4Addr::new(127, 3, 2, 1));
         check(tcp(NatBind::Address(address), 8080), &["output"], "127.3.2.1 tcp 8080 → 10.70.0.2 80");
     }
 
     #[test]
     fn an_open_port_is_known_to_all() {
-        let address = Ipv4Addr::new(192, 0, 2, 1);
+        let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         check(tcp(NatBind::Address(address), 443), &["prerouting", "output"], "192.0.2.1 tcp 443 → 10.70.0.2 80");
         let udp = NatPortMapping { protocol: NatProtocol::Udp, ..tcp(NatBind::Public, 53) };
         check(udp, &["prerouting", "output"], "udp 53 → 10.70.0.2 80");
+    }
+
+    #[test]
+    fn an_ipv6_port_is_in_maps_of_its_own() {
+        let target = ("fd12::2".parse().unwrap(), 80);
+        let at = |bind| NatPortMapping { target, ..tcp(bind, 443) };
+        let bind = |text: &str| NatBind::Address(text.parse().unwrap());
+        check(at(NatBind::Public), &["prerouting", "output"], "tcp 443 → fd12::2 80");
+        check(at(bind("2001:db8::1")), &["prerouting", "output"], "2001:db8::1 tcp 443 → fd12::2 80");
+        check(at(bind("::1")), &["output"], "::1 tcp 443 → fd12::2 80");
     }
 
     #[test]
@@ -504,25 +574,27 @@ mod tests {
 
     #[test]
     fn a_port_of_several_is_dealt_out_among_them() {
-        let target = |last| (Ipv4Addr::new(10, 70, 0, last), 80);
-        let mappings = [2, 3, 4].map(|last| NatPortMapping { target: target(last), ..tcp(NatBind::Public, 80) });
+        let target = |last| Ipv4Addr::new(10, 70, 0, last);
+        let mappings =
+            [2, 3, 4].map(|last| NatPortMapping { target: (target(last).into(), 80), ..tcp(NatBind::Public, 80) });
         let ruleset = ruleset(&mappings);
         let set = |name: &str| ruleset.sets.iter().find(|set| set.name == name).unwrap();
         assert!(set(PUBLIC_PORTS).elements.is_empty());
         let spread = &set("public_spread").elements;
         assert_eq!(spread.len(), TURNS as usize);
-        let share = |last| spread.values().filter(|value| value[..4] == target(last).0.octets()).count();
+        let share = |last| spread.values().filter(|value| value[..4] == target(last).octets()).count();
         assert_eq!([share(2), share(3), share(4)], [86, 85, 85]);
     }
 
     #[test]
     fn a_service_is_known_on_its_own_bridge_alone() {
-        let service = |address: [u8; 4], last| NatService {
+        let service = |address: &str, target: &str| NatService {
             ifname: "br-front".into(),
-            address: address.into(),
-            target: Ipv4Addr::new(10, 70, 0, last),
+            address: address.parse().unwrap(),
+            target: target.parse().unwrap(),
         };
-        let services = vec![service([10, 70, 0, 62], 2), service([10, 70, 0, 62], 3)];
+        let services = [("10.70.0.62", "10.70.0.2"), ("10.70.0.62", "10.70.0.3"), ("fd12::3e", "fd12::2")];
+        let services = services.map(|(address, target)| service(address, target)).to_vec();
         let ruleset = NatTable { bridges: vec![bridge("front")], services, ..NatTable::default() }.ruleset();
         let set = |name: &str| ruleset.sets.iter().find(|set| set.name == name).unwrap();
         let turns = set(SERVICES);
@@ -530,7 +602,12 @@ mod tests {
         let (key, value) = turns.elements.iter().next().unwrap();
         assert_eq!(turns.key.describe(key), "br-front 10.70.0.62 0");
         assert_eq!(turns.value.unwrap().describe(value), "10.70.0.2");
-        assert_eq!(set(GATEWAYS).elements.len(), 2, "guarded as the gateway is");
+        let (key, value) = set(SERVICES6).elements.iter().next().unwrap();
+        assert_eq!(set(SERVICES6).key.describe(key), "br-front fd12::3e 0");
+        assert_eq!(set(SERVICES6).value.unwrap().describe(value), "fd12::2");
+        for name in ["gateways", "own_gateway", "gateways6", "own_gateway6"] {
+            assert_eq!(set(name).elements.len(), 2, "guarded as the gateway is: {name}");
+        }
     }
 
     #[test]
@@ -540,6 +617,10 @@ mod tests {
         let mut unique = names.clone();
         unique.sort();
         unique.dedup();
-        assert_eq!(unique.len() + 4, names.len(), "only the four maps looked up in two chains share a name: {names:?}");
+        assert_eq!(
+            unique.len() + 8,
+            names.len(),
+            "only the eight maps looked up in two chains share a name: {names:?}"
+        );
     }
 }
