@@ -220,8 +220,6 @@ fn replicas_share_ports_and_their_name_by_both_protocols() {
         assert_eq!(call(|line| neighbour.sh(line), service, 80), None, "a service is of its bridge alone");
     }
     assert_in_sync(&host);
-    host.ok(&["down"]);
-    assert_eq!(host.leftovers(), Vec::<String>::new());
 }
 
 #[test]

@@ -24,6 +24,7 @@
 //! not overrule a `drop` in another table.
 
 mod shut;
+mod spread;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,12 +33,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub use self::shut::{SHUT_TABLE, SHUT_TABLE6, shut, shut6};
+pub use self::spread::{SERVICES, SERVICES6, SPREAD, TURNS};
+use self::spread::{Share, deal, service_rule, spread_of};
 use self::words::{
     ANSWERING, CT_STATE, CT_STATUS, DESTINATION_ADDRESS, DESTINATION_PORT, DESTINATION_TRANSLATED, EQUAL,
     FIB_ADDRESS_TYPE, FIB_DESTINATION, FIRST, Family, Field, LOOPBACK_INDEX, Maps, MetaKey, NAT_DESTINATION,
     NETWORK_HEADER, NF_ACCEPT, NF_DROP, RTN_LOCAL, SECOND, SECOND_WORD, SOURCE_ADDRESS, THIRD_WORD, UNEQUAL, compare,
-    ct, in_set, in_subnet, interface_bytes, mask, masquerade, meta, named, next_turn, numbers, octets, payload,
-    verdict,
+    ct, in_set, in_subnet, interface_bytes, mask, masquerade, meta, named, next_turn, octets, payload, verdict,
 };
 use super::link::BridgeSpec;
 use super::nft::{BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Rule, Ruleset, Set};
@@ -155,21 +157,6 @@ pub const ADDRESS_PORTS6: &str = "address_ports6";
 pub const LOOPBACK_PORTS6: &str = "loopback_ports6";
 /// The map of ports that are published on all IPv6 addresses.
 pub const PUBLIC_PORTS6: &str = "public_ports6";
-/// The maps of ports that several targets share, one for each of the maps above.
-pub const SPREAD: [(&str, &str); 6] = [
-    (ADDRESS_PORTS, "address_spread"),
-    (LOOPBACK_PORTS, "loopback_spread"),
-    (PUBLIC_PORTS, "public_spread"),
-    (ADDRESS_PORTS6, "address_spread6"),
-    (LOOPBACK_PORTS6, "loopback_spread6"),
-    (PUBLIC_PORTS6, "public_spread6"),
-];
-/// The map of services.
-pub const SERVICES: &str = "services";
-/// The map of services at IPv6 addresses.
-pub const SERVICES6: &str = "services6";
-/// How many turns are dealt out among the targets of a port or service. As many targets at most get any.
-pub const TURNS: u32 = 256;
 const BRIDGES: &str = "bridges";
 const INTERNAL: &str = "internal_bridges";
 const SAME_BRIDGE: &str = "same_bridge";
@@ -302,25 +289,6 @@ impl NatTable {
         }
         elements
     }
-
-    fn service_turns(&self, family: Family) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        let mut by_key: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
-        for service in self.services.iter().filter(|service| Family::of(service.address) == family) {
-            let key = [&interface_bytes(&service.ifname)[..], &octets(service.address)].concat();
-            by_key.entry(key).or_default().push(octets(service.target));
-        }
-        by_key.iter().flat_map(|(key, values)| deal(key, values)).collect()
-    }
-}
-
-/// The map of shared ports that belongs to a map of ports.
-fn spread_of(map: &str) -> &'static str {
-    SPREAD.iter().find(|(single, _)| *single == map).map_or("", |(_, spread)| spread)
-}
-
-/// The turns dealt out among values, as elements.
-fn deal<'a>(key: &'a [u8], values: &'a [Vec<u8>]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + 'a {
-    (0..TURNS).zip(values.iter().cycle()).map(move |(turn, value)| ([key, &turn.to_ne_bytes()].concat(), value.clone()))
 }
 
 const GUARD: &str = "guard";
@@ -443,27 +411,6 @@ fn port_rules(family: Family) -> Vec<Rule> {
     }
     rules.push(service_rule(family));
     rules
-}
-
-/// How many targets the ports of a map have.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Share {
-    One,
-    Many,
-}
-
-/// The address alone is translated: a service has all the ports that its containers have.
-fn service_rule(family: Family) -> Rule {
-    let mut rule = family.is_it().to_vec();
-    rule.push(meta(MetaKey::InterfaceName));
-    rule.push(payload(family.destination(), SECOND));
-    rule.push(next_turn(family.after_both()));
-    let (set, inverted) = (family.maps().services.to_owned(), Inverted::No);
-    rule.push(Expression::Lookup { set, key: FIRST, into: Some(FIRST), inverted });
-    // As the kernel shows it: an address as a range of one, and that there is one (`NF_NAT_RANGE_MAP_IPS`).
-    let attributes = [(1, NAT_DESTINATION), (2, family.number().into()), (3, FIRST), (4, FIRST), (7, 1)];
-    rule.push(Expression::Foreign { name: "nat".into(), attributes: numbers(&attributes) });
-    named(PREROUTING, family.maps().services, rule)
 }
 
 fn loopback_masquerade(family: Family) -> Rule {
