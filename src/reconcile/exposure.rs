@@ -8,7 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use super::actual::Actual;
-use crate::plan::{ContainerSpec, Desired};
+use super::diff::HostFacts;
+use super::step::Step;
+use crate::plan::{ContainerSpec, Desired, Kind};
 
 /// What becomes reachable by a plan, and what no longer is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -74,10 +76,14 @@ enum Bind {
     Address(IpAddr),
 }
 
-/// Compares the parts of two tables. `wanted` are those that the plan leads to.
-pub(super) fn between(desired: &Desired, actual: &Actual, wanted: &BTreeMap<String, String>) -> Exposure {
+/// What a plan of these steps opens and closes. Ports are reachable by the table alone: where that stays, so do they.
+pub(super) fn of_plan(desired: &Desired, actual: &Actual, facts: &dyn HostFacts, steps: &[Step]) -> Exposure {
+    if !steps.iter().any(|step| step.resource.kind == Kind::Nat) {
+        return Exposure::default();
+    }
+    let wanted = desired.nat.as_ref().map(|nat| facts.nat_parts(nat)).unwrap_or_default();
     let specs = desired.containers.values().map(|container| (container.container.as_str(), &container.spec));
-    let after = holes(wanted, &owners(specs));
+    let after = holes(&wanted, &owners(specs));
     let stored = actual.containers.values().filter_map(|container| container.stored.as_ref());
     let specs = stored.map(|stored| (stored.container.as_str(), &stored.spec));
     let before = match &actual.nat {

@@ -5,7 +5,7 @@ mod containers;
 use std::collections::BTreeMap;
 
 use super::actual::{Actual, ActualBridge, ActualContainer, ActualRoot, Change, KernelLimits};
-use super::exposure::{self, Exposure};
+use super::exposure;
 use super::step::{Action, LinksOf, Plan, Step, Verb};
 use crate::model::{Limits, Name, PortMap};
 use crate::plan::{Desired, DesiredBridge, DesiredNat, Kind, ResourceId};
@@ -35,7 +35,7 @@ pub fn diff(desired: &Desired, actual: &Actual, facts: &dyn HostFacts, volumes: 
     differ.what_nothing_hangs_on_any_more();
     Plan {
         stack: desired.stack.clone(),
-        exposure: differ.exposure(),
+        exposure: exposure::of_plan(desired, actual, facts, &differ.steps),
         steps: differ.steps,
         notes: desired.notes.clone(),
         unchanged: differ.unchanged,
@@ -118,15 +118,6 @@ impl Differ<'_> {
             action: draft.action,
         });
         id
-    }
-
-    /// Ports are reachable by the table alone: where that stays, nothing opens or closes.
-    fn exposure(&self) -> Exposure {
-        match (self.index.contains_key(&ResourceId::new(Kind::Nat, "")), &self.desired.nat) {
-            (true, Some(nat)) => exposure::between(self.desired, self.actual, &self.facts.nat_parts(nat)),
-            (true, None) => exposure::between(self.desired, self.actual, &BTreeMap::new()),
-            (false, _) => Exposure::default(),
-        }
     }
 
     /// With nothing desired the table goes first, so that no port leads to a container that is being stopped.
