@@ -25,10 +25,7 @@ const CREATE: [Flag; 10] = [
     switch("no-subreaper", None),
 ];
 
-fn create_options(given: &Given) -> Result<CreateOptions, Failure> {
-    if given.get("pidfd-socket").is_some() {
-        return Err(Failure::usage("`--pidfd-socket` is not supported"));
-    }
+fn create_options(global: &Global, given: &Given) -> Result<CreateOptions, Failure> {
     Ok(CreateOptions {
         bundle: given.path("bundle").unwrap_or_else(|| ".".into()),
         console_socket: given.path("console-socket").map(ConsoleSocket::At),
@@ -36,13 +33,15 @@ fn create_options(given: &Given) -> Result<CreateOptions, Failure> {
         preserved: given.number("preserve-fds")?.unwrap_or(0),
         keyring: if given.is_set("no-new-keyring") { Keyring::Inherited } else { Keyring::New },
         root_change: if given.is_set("no-pivot") { RootChange::Chroot } else { RootChange::Pivot },
+        cgroups: global.cgroups,
+        pidfd_socket: given.path("pidfd-socket"),
     })
 }
 
 pub fn create(global: &Global, arguments: Arguments<'_>) -> Result<u8, Failure> {
     protect()?;
     let given = parse("create", arguments, &CREATE)?;
-    lifecycle::create(&global.store, id_of(&given)?, &create_options(&given)?)?;
+    lifecycle::create(&global.store, id_of(&given)?, &create_options(global, &given)?)?;
     Ok(0)
 }
 
@@ -57,7 +56,7 @@ pub fn run(global: &Global, log: &Log, arguments: Arguments<'_>) -> Result<u8, F
     protect()?;
     let given = parse("run", arguments, &CREATE)?;
     let id = id_of(&given)?;
-    let mut options = create_options(&given)?;
+    let mut options = create_options(global, &given)?;
     let foreground = match given.is_set("detach") {
         true => None,
         false => {

@@ -50,11 +50,16 @@ impl ExecProgram {
             program.namespaces |= NamespaceFlags::TIME;
         }
         process_scheduling(&mut first, detachment.process)?;
-        let affinity = detachment.process.exec_cpu_affinity.as_ref();
-        let list = affinity.and_then(|affinity| affinity.final_.as_deref().or(affinity.initial.as_deref()));
-        if let Some(list) = list {
-            let processors = number_list("process.execCPUAffinity", list)?;
-            first.push(SetupOp::SetAffinity { processors });
+        if let Some(affinity) = &detachment.process.exec_cpu_affinity {
+            // The initial one holds on the way into the cgroup, which may have other processors: that way resets it.
+            if let Some(list) = &affinity.initial {
+                let processors = number_list("process.execCPUAffinity.initial", list)?;
+                program.join.insert(0, SetupOp::SetAffinity { processors });
+            }
+            if let Some(list) = &affinity.final_ {
+                let processors = number_list("process.execCPUAffinity.final", list)?;
+                first.push(SetupOp::SetAffinity { processors });
+            }
         }
         program.restrict.splice(0..0, first);
         let kept = 3 + detachment.preserved;

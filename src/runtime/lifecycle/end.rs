@@ -12,7 +12,7 @@ use super::cgroups::{self, Frozen};
 use super::create::{Point, run_hooks};
 use super::process::started_at;
 use super::store::{Record, Store, StoreError};
-use super::{Container, LifecycleError, Status};
+use super::{Container, LifecycleError, Status, systemd};
 
 /// How long a killed process may take to end.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -71,6 +71,9 @@ pub fn destroy(container: &Container, config: &OciConfig) -> Result<Option<Lifec
     // Without a pid namespace its other processes live on.
     if !container.record.made_cgroups.is_empty() && groups.processes().is_ok_and(|list| !list.is_empty()) {
         groups.signal_all(libc::SIGKILL)?;
+    }
+    if let Some(unit) = &container.record.scope {
+        systemd::stop(unit)?;
     }
     cgroups::remove(&container.record.made_cgroups)?;
     container.place.remove()?;

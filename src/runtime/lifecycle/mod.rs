@@ -12,6 +12,7 @@
 //! | `store` | the state directory |
 //! | `resctrl` | shares of the cache |
 //! | `cgroups`, `resources`, `devices` | a container's cgroups, and a configuration's limits as writes |
+//! | `systemd` | cgroups that systemd makes |
 
 mod cgroups;
 mod create;
@@ -23,17 +24,18 @@ mod resctrl;
 mod resources;
 mod start;
 mod store;
+mod systemd;
 
 use std::path::PathBuf;
 
 use thiserror::Error;
 
 use crate::runtime::container::{CompileError, ExecError, SpawnError, TerminalError};
-use crate::runtime::oci::{OciContainer, OciLifecycleState};
+use crate::runtime::oci::{OciContainer, OciLifecycleState, OciResources};
 use crate::runtime::seccomp::SeccompError;
 
 pub use cgroups::{CgroupsError, ContainerCgroups, Frozen, HostCgroups};
-pub use create::{CreateOptions, create};
+pub use create::{CgroupManager, CreateOptions, create};
 pub use end::{Forced, delete, destroy, kill, kill_all};
 pub use exec::{ExecOptions, IgnorePaused, Running, exec};
 pub use process::{ConsoleSocket, check_preserved, write_pid_file};
@@ -171,6 +173,15 @@ impl Container {
             (Frozen::Yes, _) => Err(self.refuse("pause")),
             (Frozen::No, _) => Err(self.refuse("resume")),
         }
+    }
+
+    /// Apply other limits.
+    pub fn update(&self, resources: &OciResources) -> Result<(), LifecycleError> {
+        self.record.cgroups().apply(resources)?;
+        if let Some(unit) = &self.record.scope {
+            systemd::set_limits(unit, resources)?;
+        }
+        Ok(())
     }
 
     pub fn root_directory(&self) -> PathBuf {

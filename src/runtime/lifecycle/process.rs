@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use crate::runtime::container::detached::Connections;
 use crate::runtime::container::{Stdio, Terminal, TerminalSize, send_descriptors};
 use crate::runtime::oci::OciConsoleSize;
@@ -42,6 +44,28 @@ impl ConsoleSocket {
                 send(socket.as_fd()).map_err(|errno| LifecycleError::system("hand the terminal over")(errno.into()))
             }
         }
+    }
+}
+
+/// A socket that somebody listens on for a descriptor of the process.
+#[derive(Debug)]
+pub struct PidfdSocket(UnixStream);
+
+impl PidfdSocket {
+    /// Before there is a process: nobody listening is nothing to undo.
+    pub fn connect(path: &Path) -> Result<Self, LifecycleError> {
+        let failed = LifecycleError::system(format!("reach `--pidfd-socket` at `{}`", path.display()));
+        UnixStream::connect(path).map(Self).map_err(failed)
+    }
+
+    /// `pid` must not have been waited for.
+    pub fn send(&self, pid: i32) -> Result<(), LifecycleError> {
+        let send = || -> Result<(), rustix::io::Errno> {
+            let pid = Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH)?;
+            let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+            send_descriptors(self.0.as_fd(), b"pidfd", &[pidfd.as_fd()])
+        };
+        send().map_err(|errno| LifecycleError::system("send the descriptor of the process")(errno.into()))
     }
 }
 

@@ -142,7 +142,7 @@ fn cpu_v2(writes: &mut Writes, cpu: &OciCpu) {
 
 /// Shares of version 1 (2 to 262144, 1024 being usual) as a weight of version 2 (1 to 10000, 100 being usual): the formula that
 /// maps the ends and the usual value onto each other.
-fn weight_of_shares(shares: u64) -> u64 {
+pub fn weight_of_shares(shares: u64) -> u64 {
     if shares <= 2 {
         return 1;
     }
@@ -184,15 +184,8 @@ fn memory_v1(writes: &mut Writes, memory: &OciMemory) {
 
 fn memory_v2(writes: &mut Writes, memory: &OciMemory) -> Result<(), String> {
     let limit = memory.limit.filter(|limit| *limit != 0);
-    if let Some(swap) = memory.swap.filter(|swap| *swap != 0) {
-        let swap = match (swap, limit) {
-            (-1, _) => -1,
-            (swap, Some(limit)) if limit > 0 && swap >= limit => swap - limit,
-            _ => return Err("`linux.resources.memory.swap` is below the limit, or without one".to_owned()),
-        };
+    if let Some(swap) = swap_alone(memory)? {
         writes.add(("memory", "memory.swap.max"), or_max(swap), "memory.swap");
-    } else if limit == Some(-1) {
-        writes.add(("memory", "memory.swap.max"), "max", "memory.swap");
     }
     if let Some(limit) = limit {
         writes.add(("memory", "memory.max"), or_max(limit), "memory.limit");
@@ -201,6 +194,17 @@ fn memory_v2(writes: &mut Writes, memory: &OciMemory) -> Result<(), String> {
         writes.add(("memory", "memory.low"), or_max(reservation), "memory.reservation");
     }
     Ok(())
+}
+
+/// The limit of swap, where the specification has one of both together. Below 0: none.
+pub fn swap_alone(memory: &OciMemory) -> Result<Option<i64>, String> {
+    let limit = memory.limit.filter(|limit| *limit != 0);
+    match (memory.swap.filter(|swap| *swap != 0), limit) {
+        (None, Some(-1)) | (Some(-1), _) => Ok(Some(-1)),
+        (None, _) => Ok(None),
+        (Some(swap), Some(limit)) if limit > 0 && swap >= limit => Ok(Some(swap - limit)),
+        _ => Err("`linux.resources.memory.swap` is below the limit, or without one".to_owned()),
+    }
 }
 
 fn io_v1(writes: &mut Writes, io: &OciBlockIo) {
@@ -228,11 +232,14 @@ fn io_v1(writes: &mut Writes, io: &OciBlockIo) {
     }
 }
 
+/// 10 to 1000 onto 1 to 10000.
+pub fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight).max(10) - 10) * 9999 / 990
+}
+
 fn io_v2(writes: &mut Writes, io: &OciBlockIo) {
     if let Some(weight) = io.weight.filter(|weight| *weight != 0) {
-        // 10 to 1000 onto 1 to 10000.
-        let weight = 1 + (u64::from(weight).max(10) - 10) * 9999 / 990;
-        writes.add(("blkio", "io.weight"), weight, "blockIO.weight");
+        writes.add(("blkio", "io.weight"), io_weight(weight), "blockIO.weight");
     }
     for (_, key, devices) in throttles(io) {
         for device in devices {
