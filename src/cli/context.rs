@@ -79,7 +79,7 @@ pub fn host_of(global: &Global, stack: &Name) -> Result<LinuxHost, HostError> {
 }
 
 /// How registries are reached: with docker's and podman's credentials, in the order in which podman looks.
-pub fn registries(global: &Global) -> Result<RegistryOptions, Exit> {
+pub fn registries(global: &Global) -> Result<RegistryOptions, HostError> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = variable("HOME").unwrap_or_else(|| PathBuf::from("/root"));
     let credentials = [
@@ -95,7 +95,7 @@ pub fn registries(global: &Global) -> Result<RegistryOptions, Exit> {
         certificates: variable("SSL_CERT_FILE").into_iter().collect(),
         ..RegistryOptions::default()
     };
-    options.with_settings(&global.registries).map_err(|error| failed(&error.to_string(), &[]))
+    options.with_settings(&global.registries).map_err(|error| HostError::Said(error.to_string()))
 }
 
 /// Runs a future to its end on this thread; blocking steps get threads of their own.
