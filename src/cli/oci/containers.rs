@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use crate::runtime::container::detached::{Keyring, RootChange};
-use crate::runtime::lifecycle::{self, ConsoleSocket, Container, CreateOptions, Forced, Frozen, Record, Status, Store};
+use crate::runtime::lifecycle::{self, ConsoleSocket, Container, CreateOptions, Forced, Frozen, LifecycleError, Record, Store};
 
 use super::flags::{Flag, Given, switch, value};
 use super::foreground::{self, Foreground};
@@ -97,15 +97,13 @@ pub fn kill(global: &Global, arguments: Arguments<'_>) -> Result<u8, Failure> {
         lifecycle::kill_all(&container, signal)?;
         return Ok(0);
     }
-    if container.status == Status::Stopped {
+    match lifecycle::kill(&container, signal) {
         // Engines know these words.
-        return Err(Failure::usage(format!(
-            "container `{}` cannot be killed: container not running",
-            container.record.id
-        )));
+        Err(LifecycleError::WrongState { id, .. }) => {
+            Err(Failure::usage(format!("container `{id}` cannot be killed: container not running")))
+        }
+        result => Ok(result.map(|()| 0)?),
     }
-    lifecycle::kill(&container, signal)?;
-    Ok(0)
 }
 
 pub fn delete(global: &Global, log: &Log, arguments: Arguments<'_>) -> Result<u8, Failure> {

@@ -40,6 +40,7 @@ pub use end::{Forced, delete, destroy, kill, kill_all};
 pub use exec::{ExecOptions, IgnorePaused, Running, exec};
 pub use process::{ConsoleSocket, check_preserved, write_pid_file};
 pub use resources::CgroupVersion;
+use resources::completed;
 pub use start::start;
 pub use store::{Place, Record, Store, StoreError, read_document};
 
@@ -177,9 +178,15 @@ impl Container {
 
     /// Apply other limits.
     pub fn update(&self, resources: &OciResources) -> Result<(), LifecycleError> {
-        self.record.cgroups().apply(resources)?;
+        let groups = self.record.cgroups();
+        let now = |controller, file| groups.text(controller, file).unwrap_or_default();
+        let resources = match groups.version {
+            CgroupVersion::V1 => resources.clone(),
+            CgroupVersion::V2 => completed(resources, &now("cpu", "cpu.max"), &now("memory", "memory.max")),
+        };
+        groups.apply(&resources)?;
         if let Some(unit) = &self.record.scope {
-            systemd::set_limits(unit, resources)?;
+            systemd::set_limits(unit, &resources)?;
         }
         Ok(())
     }

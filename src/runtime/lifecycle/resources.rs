@@ -84,6 +84,28 @@ pub fn writes(resources: &OciResources, version: CgroupVersion) -> Result<Vec<Cg
     Ok(writes.0)
 }
 
+/// With what is now in `cpu.max` and `memory.max`, where version 2 has together what is asked for apart.
+pub fn completed(resources: &OciResources, cpu_max: &str, memory_max: &str) -> OciResources {
+    let mut resources = resources.clone();
+    let mut now = cpu_max.split_whitespace();
+    let (quota, period) = (now.next(), now.next());
+    if let Some(cpu) = &mut resources.cpu {
+        let asked = (cpu.quota.filter(|quota| *quota != 0), cpu.period.filter(|period| *period > 0));
+        match asked {
+            (None, Some(_)) => cpu.quota = quota.map(|quota| quota.parse().unwrap_or(-1)),
+            (Some(_), None) => cpu.period = period.and_then(|period| period.parse().ok()),
+            _ => {}
+        }
+    }
+    if let Some(memory) = &mut resources.memory
+        && memory.swap.is_some_and(|swap| swap > 0)
+        && memory.limit.is_none_or(|limit| limit == 0)
+    {
+        memory.limit = memory_max.trim().parse().ok();
+    }
+    resources
+}
+
 fn or_max(limit: i64) -> String {
     if limit < 0 { "max".to_owned() } else { limit.to_string() }
 }
@@ -287,6 +309,20 @@ mod tests {
     fn a_limit_of_no_processes_is_one_and_minus_one_is_none() {
         check(r#"{"pids":{"limit":0}}"#, CgroupVersion::V2, &["pids.max=0"]);
         check(r#"{"pids":{"limit":-1}}"#, CgroupVersion::V1, &["pids.max=max"]);
+    }
+
+    #[test]
+    fn an_update_keeps_the_half_that_it_does_not_name() {
+        let check = |json: &str, expected: &[&str]| {
+            let asked: OciResources = serde_json::from_str(json).unwrap();
+            let resources = serde_json::to_string(&completed(&asked, "50000 100000\n", "1000\n")).unwrap();
+            super::tests::check(&resources, CgroupVersion::V2, expected);
+        };
+        check(r#"{"cpu":{"period":200000}}"#, &["cpu.max=50000 200000"]);
+        check(r#"{"cpu":{"quota":-1}}"#, &["cpu.max=max 100000"]);
+        check(r#"{"memory":{"swap":1500}}"#, &["memory.swap.max=500", "memory.max=1000"]);
+        check(r#"{"memory":{"swap":-1}}"#, &["memory.swap.max=max"]);
+        check(r#"{"pids":{"limit":5}}"#, &["pids.max=5"]);
     }
 
     #[test]
