@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 
 use crate::runtime::container::detached::{Keyring, RootChange};
-use crate::runtime::lifecycle::{self, ConsoleSocket, Container, CreateOptions, Forced, Frozen, LifecycleError, Record, Store};
+use crate::runtime::lifecycle::{
+    self, ConsoleSocket, Container, CreateOptions, Forced, Frozen, LifecycleError, Record, Store,
+};
 
 use super::flags::{Flag, Given, switch, value};
 use super::foreground::{self, Foreground};

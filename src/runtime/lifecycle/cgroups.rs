@@ -72,7 +72,9 @@ pub enum CgroupsError {
     Systemd { member: &'static str, unit: String, error: String, text: String },
     #[error("systemd did not put the container's process into `{}`", path.display())]
     Elsewhere { path: PathBuf },
-    #[error("`{value}` of the annotation `org.systemd.property.{name}` is no value such as `'text'`, `true`, `uint64 5`")]
+    #[error(
+        "`{value}` of the annotation `org.systemd.property.{name}` is no value such as `'text'`, `true`, `uint64 5`"
+    )]
     Property { name: String, value: String },
     #[error("`{name}` is no cgroup of the container: {fault}")]
     Below { name: String, fault: &'static str },
@@ -247,12 +249,15 @@ impl ContainerCgroups {
             let hands_on = read(&path.join("cgroup.subtree_control")).is_ok_and(|text| !text.trim().is_empty());
             let lines = if hands_on { read(Path::new(&format!("/proc/{init}/cgroup")))? } else { String::new() };
             let own = lines.lines().find_map(|line| line.strip_prefix("0::/")).map(|own| Path::new(ROOT).join(own));
-            return Ok(vec![own.filter(|own| own.starts_with(path)).unwrap_or_else(|| path.clone()).join("cgroup.procs")]);
+            return Ok(vec![
+                own.filter(|own| own.starts_with(path)).unwrap_or_else(|| path.clone()).join("cgroup.procs"),
+            ]);
         }
         let mut chosen = self.paths.clone();
         for name in below {
             let wrong = |fault| CgroupsError::Below { name: name.clone(), fault };
-            let (controllers, path) = name.split_once(':').map_or((None, name.as_str()), |(list, path)| (Some(list), path));
+            let (controllers, path) =
+                name.split_once(':').map_or((None, name.as_str()), |(list, path)| (Some(list), path));
             let path = path.trim_matches('/');
             if path.split('/').any(|part| part == "..") {
                 return Err(wrong("it leads out"));

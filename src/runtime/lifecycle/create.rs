@@ -15,8 +15,7 @@ use crate::runtime::container::{
 };
 use crate::runtime::net::move_device;
 use crate::runtime::oci::{
-    OciConfig, OciContainer, OciHook, OciIdMapping, OciLifecycleState, OciNamespaceKind, OciProcess,
-    OciResources,
+    OciConfig, OciContainer, OciHook, OciIdMapping, OciLifecycleState, OciNamespaceKind, OciProcess, OciResources,
 };
 
 use crate::runtime::sys;
@@ -24,7 +23,7 @@ use crate::runtime::sys;
 use super::LifecycleError;
 use super::cgroups::{self, ContainerCgroups, HostCgroups};
 use super::process::{
-    ConsoleSocket, PidfdSocket, check_preserved, connections, started_at, terminal_of, write_pid_file,
+    ConsoleSocket, PidfdSocket, check_preserved, connections, started_at, terminal_of, with_home, write_pid_file,
 };
 use super::resctrl;
 use super::resources::CgroupVersion;
@@ -65,7 +64,8 @@ pub fn create(store: &Store, id: &str, options: &CreateOptions) -> Result<Record
     let json = read_document(&path)?;
     let config = parse_config(&json, path)?;
     check_terminal(config.process.as_ref(), options.console_socket.as_ref())?;
-    let mut attempt = Attempt { place: store.claim(id)?, made: Vec::new(), unit: None, config: &config, poststop: None };
+    let mut attempt =
+        Attempt { place: store.claim(id)?, made: Vec::new(), unit: None, config: &config, poststop: None };
     let result = attempt.create(id, &json, &bundle, options);
     if result.is_err() {
         attempt.undo();
@@ -255,6 +255,9 @@ impl Attempt<'_> {
             ..OciProcess::default()
         });
         process.oom_score_adj = None;
+        if let Rootfs::Directory(root) = &surroundings.rootfs {
+            with_home(process, root);
+        }
         Program::compile_detached(&config, &surroundings, detachment).map_err(compile)
     }
 

@@ -19,7 +19,10 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Send the container's process a signal. A stopped container gets none: that is an error.
 pub fn kill(container: &Container, signal: i32) -> Result<(), LifecycleError> {
-    if signal == libc::SIGKILL && shares_pid_namespace(container)? && !container.record.cgroups().processes()?.is_empty() {
+    if signal == libc::SIGKILL
+        && shares_pid_namespace(container)?
+        && !container.record.cgroups().processes()?.is_empty()
+    {
         // Its other processes do not end with the first.
         return kill_all(container, signal);
     }

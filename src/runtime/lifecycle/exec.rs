@@ -1,7 +1,7 @@
 //! Further processes in a created or running container.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::runtime::container::detached::Keyring;
 use crate::runtime::container::{
@@ -12,7 +12,7 @@ use crate::runtime::oci::OciProcess;
 use crate::runtime::sys;
 
 use super::create::{check_terminal, host_id, seccomp};
-use super::process::{ConsoleSocket, PidfdSocket, check_preserved};
+use super::process::{ConsoleSocket, PidfdSocket, check_preserved, with_home};
 use super::start::seccomp_agent;
 use super::{Container, LifecycleError, Status};
 
@@ -54,6 +54,9 @@ pub fn exec(container: &Container, process: &OciProcess, options: &ExecOptions) 
         _ => return Err(container.refuse("run a process in")),
     }
     let config = container.place.config()?;
+    let mut process = process.clone();
+    with_home(&mut process, Path::new(&format!("/proc/{}/root", container.record.init_process_pid)));
+    let process = &process;
     let compile = |source| LifecycleError::Compile { source };
     let size = process.console_size.unwrap_or_default();
     let init = container.record.init_process_pid;

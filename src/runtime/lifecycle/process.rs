@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::runtime::container::detached::Connections;
+use crate::runtime::container::user::{AccountFiles, UserText, resolve};
 use crate::runtime::container::{Stdio, Terminal, TerminalSize, send_descriptors};
-use crate::runtime::oci::OciConsoleSize;
+use crate::runtime::oci::{OciConsoleSize, OciProcess};
 
 use super::LifecycleError;
 
@@ -67,6 +68,19 @@ impl PidfdSocket {
         };
         send().map_err(|errno| LifecycleError::system("send the descriptor of the process")(errno.into()))
     }
+}
+
+/// Programs count on `HOME`: where it is missing it is what the accounts below `root` say of the user, or `/`.
+pub fn with_home(process: &mut OciProcess, root: &Path) {
+    if process.env.iter().any(|variable| variable.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
+        return;
+    }
+    let user = UserText { user: process.user.uid.to_string(), group: Some(process.user.gid.to_string()) };
+    // Whatever is wrong with the files is no reason not to run.
+    let found = fs::File::open(root).ok().and_then(|root| AccountFiles::below(root.as_fd()).ok());
+    let home = found.and_then(|files| resolve(&user, &files).ok()?.home).filter(|home| !home.is_empty());
+    process.env.retain(|variable| !variable.starts_with("HOME="));
+    process.env.push(format!("HOME={}", home.as_deref().unwrap_or("/")));
 }
 
 /// A terminal in the devpts of a process's root.

@@ -6,10 +6,10 @@
 mod scope;
 mod wire;
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -38,11 +38,8 @@ const MANAGER: Target = Target {
     interface: "org.freedesktop.systemd1.Manager",
 };
 
-const BUS: Target = Target {
-    destination: "org.freedesktop.DBus",
-    path: "/org/freedesktop/DBus",
-    interface: "org.freedesktop.DBus",
-};
+const BUS: Target =
+    Target { destination: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
 /// What the bus passes on to us.
 const MATCH: &str = "type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
 
@@ -167,7 +164,8 @@ impl<'a> Bus<'a> {
     fn greet(&mut self) -> io::Result<()> {
         let uid = rustix::process::geteuid().as_raw().to_string();
         let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
-        self.socket.write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
+        // At once, and nothing more before the answer: what systemd reads together with `BEGIN` it would leave lying.
+        self.socket.write_all(format!("\0AUTH EXTERNAL {hex}\r\nBEGIN\r\n").as_bytes())?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             let mut byte = [0];
@@ -177,10 +175,7 @@ impl<'a> Bus<'a> {
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
-        if !line.starts_with(b"OK ") {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        self.socket.write_all(b"BEGIN\r\n")
+        if line.starts_with(b"OK ") { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<()> {
@@ -208,12 +203,7 @@ impl<'a> Bus<'a> {
         self.call_to(MANAGER, member, body)
     }
 
-    fn call_to(
-        &mut self,
-        target: Target,
-        member: &'static str,
-        body: (&str, Writer),
-    ) -> Result<Message, CgroupsError> {
+    fn call_to(&mut self, target: Target, member: &'static str, body: (&str, Writer)) -> Result<Message, CgroupsError> {
         self.serial += 1;
         let bytes = call(self.serial, target, member, body);
         self.socket.write_all(&bytes).map_err(|source| CgroupsError::Bus { source })?;

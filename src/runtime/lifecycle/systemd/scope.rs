@@ -197,7 +197,9 @@ mod tests {
         check("a-b-c.slice::n", "n.scope", "a.slice/a-b.slice/a-b-c.slice/n.scope");
         check("-.slice:p:n", "p-n.scope", "p-n.scope");
         check("", "stack-id.scope", "system.slice/stack-id.scope");
-        for wrong in ["/a/b", "a", "a:b", "x:p:n", "a--b.slice:p:n", "-a.slice:p:n", "a.slice:p:", "a.slice:p:n/..", "a:b:c:d"] {
+        for wrong in
+            ["/a/b", "a", "a:b", "x:p:n", "a--b.slice:p:n", "-a.slice:p:n", "a.slice:p:", "a.slice:p:n/..", "a:b:c:d"]
+        {
             assert!(Scope::parse(Some(wrong), "id").is_err(), "{wrong}");
         }
     }
@@ -230,7 +232,11 @@ mod tests {
             let got = annotated(&annotations).ok().map(|mut list| list.remove(0));
             assert_eq!(got, expected.map(|(name, value)| (name.to_owned(), value)));
         };
-        check("CollectMode", "'inactive-or-failed'", Some(("CollectMode", Value::Text("inactive-or-failed".to_owned()))));
+        check(
+            "CollectMode",
+            "'inactive-or-failed'",
+            Some(("CollectMode", Value::Text("inactive-or-failed".to_owned()))),
+        );
         check("TimeoutStopSec", "uint64 5", Some(("TimeoutStopUSec", Value::Uint64(5_000_000))));
         check("TimeoutStopUSec", "uint64 5", Some(("TimeoutStopUSec", Value::Uint64(5))));
         check("SendSIGHUP", "true", Some(("SendSIGHUP", Value::Bool(true))));
