@@ -40,6 +40,8 @@ pub struct Global {
 pub enum Command {
     /// Make the host what the stack file says, changing only what differs.
     Up(UpArgs),
+    /// Build the images of a stack, and start nothing.
+    Build(BuildArgs),
     /// Show what `up` would change, and change nothing.
     Diff(DiffArgs),
     /// Follow the stack file and all it hangs on, and do at each change what is downstream of it.
@@ -48,6 +50,10 @@ pub enum Command {
     Down(DownArgs),
     /// Show what runs, where it listens and how it is.
     Ps(PsArgs),
+    /// Show what containers use.
+    Stats(StatsArgs),
+    /// Show what containers use, again each second.
+    Top(StatsArgs),
     /// Show what containers wrote.
     Logs(LogsArgs),
     /// Run a command in a running container.
@@ -83,12 +89,30 @@ pub struct UpArgs {
     /// Ask the registries which images the references mean now, and lock those.
     #[arg(long)]
     pub pull: bool,
+    /// Build every image anew, also where nothing changed.
+    #[arg(long)]
+    pub build: bool,
     /// Wait until every container with a health probe is healthy.
     #[arg(long)]
     pub wait: bool,
     /// Go on watching: see `stack watch --help`.
     #[arg(long, conflicts_with_all = ["pull", "wait"])]
     pub watch: bool,
+    /// Print what came of it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// Images, by the names of their tables [default: all that are built].
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Carry out every step, also those that were kept of earlier builds.
+    #[arg(long)]
+    pub no_cache: bool,
     /// Print what came of it as JSON.
     #[arg(long)]
     pub json: bool,
@@ -141,6 +165,18 @@ pub struct DownArgs {
 
 #[derive(Debug, Args)]
 pub struct PsArgs {
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Every stack of this host.
+    #[arg(short, long)]
+    pub all: bool,
+    /// Print it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatsArgs {
     #[command(flatten)]
     pub file: FileArg,
     /// Every stack of this host.

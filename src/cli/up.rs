@@ -12,7 +12,7 @@ use super::style::{BAD, GOOD, WARN, paint};
 use super::{ps, show, watch};
 use crate::model::{Condition, Container, Stack};
 use crate::reconcile::{
-    Host, LinuxHost, Looked, Renewal, Report, RoadError, Travelled, Wish, look, protect_this_program, travel,
+    Host, LinuxHost, Looked, Rebuild, Renewal, Report, RoadError, Travelled, Wish, look, protect_this_program, travel,
 };
 
 pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
@@ -41,7 +41,8 @@ fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
         protect_this_program().map_err(|error| failed(&error.to_string(), &[]))?;
     }
     let renewal = if args.pull { Renewal::All } else { Renewal::AsWritten };
-    let host = host(global, &stack.name)?.with_renewal(renewal);
+    let rebuild = if args.build { Rebuild::All } else { Rebuild::Changed };
+    let host = host(global, &stack.name)?.with_renewal(renewal).with_rebuild(rebuild);
     let _lock = host.lock().map_err(|error| lock_failed(&error))?;
     let wish = Wish::Stack(&stack);
     let (travelled, sick) = wait_for(async {

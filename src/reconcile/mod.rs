@@ -10,6 +10,7 @@ mod lockfile;
 mod road;
 mod step;
 
+pub use crate::build::BuildEvent;
 pub use crate::monitor::events::{Actor, EventLog, EventRecord};
 pub use crate::monitor::status::ProcessId;
 pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
@@ -26,8 +27,9 @@ pub use actual::{
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
+pub use host::{BuildWatch, Rebuild};
 pub use host::{
-    ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock, SyncWish, Synced,
+    ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock, SyncWish, Synced, Usage,
 };
 pub use library::{Checked, ImageDifference, ImageLibrary, LibraryError, PruneWish, Pruned};
 pub use lockfile::{ImageLock, ImageLockError};

@@ -63,9 +63,13 @@ pub enum Verb {
 /// A step as the host carries it out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    EnableForwarding,
+    /// `shut` are links of others between which nothing is forwarded afterwards either.
+    EnableForwarding {
+        shut: Vec<String>,
+    },
     /// `advised` are links that go on heeding router advertisements.
     EnableForwarding6 {
+        shut: Vec<String>,
         advised: Vec<String>,
     },
     /// The stack's own cgroup, with the one of its monitors in it.
@@ -86,6 +90,9 @@ pub enum Action {
         name: String,
     },
     RemoveVolume {
+        name: String,
+    },
+    BuildImage {
         name: String,
     },
     UnpackImage {
