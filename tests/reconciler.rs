@@ -394,7 +394,7 @@ impl Draft {
         let text = self.text();
         let variables = HashMap::new();
         let files: &dyn Files = &HostFiles;
-        let surroundings = Surroundings { variables: &variables, folder: "/".into(), files };
+        let surroundings = Surroundings { variables: &variables, folder: "/".into(), files, profiles: &[] };
         match file::parse("stack.toml", &text, &surroundings) {
             Ok(stack) => stack,
             Err(diagnostics) => panic!("{text}\n{}", diagnostics.render(file::Look::Plain)),
@@ -518,7 +518,7 @@ fn shop() -> (Stack, FakeHost) {
         [container.b]\nimage = \"app\"\nbridge = [\"x\"]\nafter = { a = \"started\" }\n\
         [container.c]\nimage = \"app\"\n";
     let variables = HashMap::new();
-    let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles };
+    let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles, profiles: &[] };
     let stack = file::parse("stack.toml", text, &surroundings).expect("a good file");
     let host = host_with(&stack);
     host.touched.borrow_mut().clear();
@@ -624,7 +624,7 @@ fn followed(on_change: &str) -> (Stack, FakeHost) {
          mount = [{{ bind = \"/etc/passwd\", target = \"/app.conf\", on_change = \"{on_change}\" }}]\n"
     );
     let variables = HashMap::new();
-    let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles };
+    let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles, profiles: &[] };
     let stack = file::parse("stack.toml", &text, &surroundings).expect("a good file");
     let host = FakeHost::new(&stack.name);
     host.files.borrow_mut().insert("/etc/passwd".into(), "old".into());

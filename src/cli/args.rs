@@ -77,6 +77,29 @@ pub struct FileArg {
     /// The stack file [default: stack.toml in this folder].
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub profiles: ProfileArg,
+}
+
+/// The profiles that a stack file is read with.
+#[derive(Clone, Debug, Args)]
+pub struct ProfileArg {
+    /// Read the file with this profile; may be given several times.
+    #[arg(
+        long = "profile",
+        value_name = "PROFILE",
+        env = "STACK_PROFILE",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    names: Vec<String>,
+}
+
+impl ProfileArg {
+    /// In the order in which their overrides hold; an empty STACK_PROFILE chooses none.
+    pub fn chosen(&self) -> Vec<String> {
+        self.names.iter().filter(|name| !name.is_empty()).cloned().collect()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -195,6 +218,8 @@ pub struct LogsArgs {
     /// The stack file [default: stack.toml in this folder]. `-f` follows, as everywhere in the field.
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub profiles: ProfileArg,
     /// Go on as more is written.
     #[arg(short, long)]
     pub follow: bool,

@@ -14,7 +14,7 @@ pub fn run(global: &Global, args: &DiffArgs) -> ExitCode {
 
 fn show(global: &Global, args: &DiffArgs) -> Result<Exit, Exit> {
     let path = file_path(args.path.as_ref(), &args.file);
-    let stack = load(&path)?;
+    let stack = load(&path, &args.file.profiles)?;
     let host = host(global, &stack.name)?;
     let looked = wait_for(look(&host, &Wish::Stack(&stack)))?.map_err(|error| road_failed(&error))?;
     match args.json {

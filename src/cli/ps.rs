@@ -20,7 +20,7 @@ fn ps(global: &Global, args: &PsArgs) -> Result<(), Exit> {
     let path = file_path(None, &args.file);
     let stacks = match args.all || (args.file.file.is_none() && !path.exists()) {
         true => LinuxHost::stacks(&global.run_dir),
-        false => vec![load(&path)?.name],
+        false => vec![load(&path, &args.file.profiles)?.name],
     };
     let mut documents = Vec::new();
     for stack in &stacks {

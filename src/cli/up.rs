@@ -19,7 +19,9 @@ pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
     let files = file_paths(&args.files, &args.file);
     if args.watch {
         return match &files[..] {
-            [file] => watch::follow(global, file, None, args.json).unwrap_or_else(|exit| exit).into(),
+            [file] => {
+                watch::follow(global, file, &args.file.profiles, None, args.json).unwrap_or_else(|exit| exit).into()
+            }
             _ => {
                 failed("`--watch` follows one stack file", &["start a `stack watch` for each"]);
                 Exit::Usage.into()
@@ -35,7 +37,7 @@ pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
 }
 
 fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
-    let stack = load(path)?;
+    let stack = load(path, &args.file.profiles)?;
     if stack.containers.values().any(Container::runs_commands) {
         // A process in a container must never find our file behind /proc/self/exe.
         protect_this_program().map_err(|error| failed(&error.to_string(), &[]))?;

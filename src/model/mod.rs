@@ -18,5 +18,7 @@ pub use cpulist::{CpuList, CpuListError};
 pub use name::{Name, NameError};
 pub use port::{PortBind, PortMap, Protocol};
 pub use reference::ImageReference;
-pub use stack::{Bridge, CgroupBranch, IPV6_MIN_MTU, Image, ImageSource, IoLimit, Origins, Place, Pull, Stack, Volume};
+pub use stack::{
+    Bridge, CgroupBranch, IPV6_MIN_MTU, Image, ImageSource, IoLimit, Line, Origins, Place, Pull, Stack, Volume,
+};
 pub use unit::{ByteSize, Cpus, UnitError, parse_age, parse_duration};

@@ -11,6 +11,7 @@ use super::{env, health, image, kernel, port, storage, user, watch};
 use crate::file::code;
 use crate::file::diagnostic::Draft;
 use crate::file::keys::LOG;
+use crate::file::literal::Text;
 use crate::file::source::{At, Span};
 use crate::file::walk::{Reader, Section, bad_choice};
 use crate::file::words::quoted_list;
@@ -35,6 +36,8 @@ pub(in crate::file) struct ContainerSheet {
     pub memory_span: Option<Span>,
     pub cpu_span: Option<Span>,
     pub image_name: Option<String>,
+    /// The profiles that it is there with; empty: it always is.
+    pub profiles: Vec<At<String>>,
 }
 
 /// One entry of `after`.
@@ -132,7 +135,23 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
         memory_span,
         cpu_span,
         image_name: image_text.map(|text| text.value),
+        profiles: profiles(reader, section),
     }
+}
+
+fn profiles(reader: &mut Reader, section: &Section) -> Vec<At<String>> {
+    let Some(item) = section.get("profile") else { return Vec::new() };
+    let span = item.span();
+    let Some(texts) = reader.texts(Some(item)) else { return Vec::new() };
+    if texts.is_empty() {
+        let draft = Draft::error(code::BAD_TEXT, &span, "`profile` names no profile");
+        reader.push(draft.help("leave it out for a container that is always there"));
+    }
+    let named = |text: Text| {
+        reader.name(&text.value, &text.span, "the profile's name")?;
+        Some(At::new(text.value, text.span))
+    };
+    texts.into_iter().filter_map(named).collect()
 }
 
 fn oom_score_adj(reader: &mut Reader, section: &Section) -> Option<i16> {
