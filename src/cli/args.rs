@@ -92,13 +92,13 @@ pub struct ProfileArg {
         value_delimiter = ',',
         hide_env_values = true
     )]
-    names: Vec<String>,
+    profile: Vec<String>,
 }
 
 impl ProfileArg {
     /// In the order in which their overrides hold; an empty STACK_PROFILE chooses none.
     pub fn chosen(&self) -> Vec<String> {
-        self.names.iter().filter(|name| !name.is_empty()).cloned().collect()
+        self.profile.iter().filter(|name| !name.is_empty()).cloned().collect()
     }
 }
 
@@ -115,7 +115,7 @@ pub struct UpArgs {
     /// Build every image anew, also where nothing changed.
     #[arg(long)]
     pub build: bool,
-    /// Wait until every container with a health probe is healthy.
+    /// Wait until every container with a health probe is healthy, and every job has completed.
     #[arg(long)]
     pub wait: bool,
     /// Go on watching: see `stack watch --help`.

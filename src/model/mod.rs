@@ -12,7 +12,7 @@ mod unit;
 pub use build::Build;
 pub use container::{
     Condition, ConfigFile, Container, Health, HealthAction, ImageUse, Limits, LogLimits, MountSource, MountUse,
-    OnChange, Probe, Restart, Seccomp, Secret, Ulimit, UserSpec, VolumeUse, WatchAction, WatchRule,
+    OnChange, Probe, Restart, Run, Seccomp, Secret, Ulimit, UserSpec, VolumeUse, WatchAction, WatchRule,
 };
 pub use cpulist::{CpuList, CpuListError};
 pub use name::{Name, NameError};
