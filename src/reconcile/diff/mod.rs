@@ -5,6 +5,7 @@ mod containers;
 use std::collections::BTreeMap;
 
 use super::actual::{Actual, ActualBridge, ActualContainer, ActualRoot, Change, KernelLimits};
+use super::preflight::preflight;
 use super::step::{Action, LinksOf, Plan, Step, Verb};
 use crate::model::{Limits, Name, PortMap};
 use crate::plan::{Desired, DesiredBridge, DesiredNat, Kind, ResourceId};
@@ -32,12 +33,9 @@ pub fn diff(desired: &Desired, actual: &Actual, facts: &dyn HostFacts, volumes: 
     differ.nat();
     differ.containers();
     differ.what_nothing_hangs_on_any_more();
-    Plan {
-        stack: desired.stack.clone(),
-        steps: differ.steps,
-        notes: desired.notes.clone(),
-        unchanged: differ.unchanged,
-    }
+    let mut notes = desired.notes.clone();
+    notes.extend(preflight(&differ.steps, actual));
+    Plan { stack: desired.stack.clone(), notes, steps: differ.steps, unchanged: differ.unchanged }
 }
 
 /// What becomes of volumes that are not in the file.
