@@ -5,6 +5,7 @@ mod containers;
 use std::collections::BTreeMap;
 
 use super::actual::{Actual, ActualBridge, ActualContainer, ActualRoot, Change, KernelLimits};
+use super::exposure;
 use super::preflight::preflight;
 use super::step::{Action, LinksOf, Plan, Step, Verb};
 use crate::model::{Limits, Name, PortMap};
@@ -33,9 +34,9 @@ pub fn diff(desired: &Desired, actual: &Actual, facts: &dyn HostFacts, volumes: 
     differ.nat();
     differ.containers();
     differ.what_nothing_hangs_on_any_more();
-    let mut notes = desired.notes.clone();
-    notes.extend(preflight(&differ.steps, actual));
-    Plan { stack: desired.stack.clone(), notes, steps: differ.steps, unchanged: differ.unchanged }
+    let exposure = exposure::of_plan(desired, actual, facts, &differ.steps);
+    let notes = desired.notes.iter().cloned().chain(preflight(&differ.steps, actual)).collect();
+    Plan { stack: desired.stack.clone(), steps: differ.steps, exposure, notes, unchanged: differ.unchanged }
 }
 
 /// What becomes of volumes that are not in the file.
