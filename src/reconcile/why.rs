@@ -286,7 +286,13 @@ mod tests {
 
     fn explained(name: &str, actual: &Actual, steps: Vec<Step>, evidence: &Evidence) -> Explanation {
         let graph = crate::plan::graph(&stack());
-        let plan = Plan { stack: Name::new("shop").unwrap(), steps, notes: vec![], exposure: vec![], unchanged: 0 };
+        let plan = Plan {
+            stack: Name::new("shop").unwrap(),
+            steps,
+            notes: vec![],
+            exposure: Default::default(),
+            unchanged: 0,
+        };
         let events: Vec<EventRecord> =
             (0..9).map(|n| EventRecord::now(Actor::Up, "container web", "restart", format!("{n}"))).collect();
         let now = "2026-01-01T00:10:00Z".parse().unwrap();
