@@ -50,6 +50,8 @@ pub enum Command {
     Down(DownArgs),
     /// Show what runs, where it listens and how it is.
     Ps(PsArgs),
+    /// Explain a container, bridge, image, volume or branch: what it is, what would change, what is wrong.
+    Why(WhyArgs),
     /// Show what containers use.
     Stats(StatsArgs),
     /// Show what containers use, again each second.
@@ -196,6 +198,21 @@ pub struct PsArgs {
     /// Every stack of this host.
     #[arg(short, long)]
     pub all: bool,
+    /// Only say whether all that should run runs and is healthy: status 0, or 1 and a line that names what is not.
+    #[arg(long)]
+    pub check: bool,
+    /// Print it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// What to explain: `web` is whatever has that name, a container with its replicas first; `bridge.web` is one kind.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    #[command(flatten)]
+    pub file: FileArg,
     /// Print it as JSON.
     #[arg(long)]
     pub json: bool,

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::address::{beside, gateway_of, overlap};
 use super::{
-    AddressError, ContainerSpec, ContentSpec, Desired, DesiredBridge, DesiredContainer, DesiredNat, Endpoint, FileSpec,
-    HostsLine, ImageIdentity, LiveSpec, PortTarget, SeccompSpec, SecretSpec, choose_subnet, choose_subnet6, hand_out,
+    AddressError, Capacity, ContainerSpec, ContentSpec, Desired, DesiredBridge, DesiredContainer, DesiredNat, Endpoint,
+    FileSpec, HostsLine, ImageIdentity, LiveSpec, PortTarget, SeccompSpec, SecretSpec, choose_subnet, choose_subnet6,
+    hand_out, promises,
 };
 use crate::model::{Bridge, Container, IPV6_MIN_MTU, Name, PortBind, PortMap, Seccomp, Stack};
 
@@ -55,6 +56,8 @@ pub struct Kept {
     pub addresses: BTreeMap<String, BTreeMap<String, Ipv4Addr>>,
     /// The host's routes but for this stack's own bridges, with their links.
     pub routes: Vec<(IpNet, String)>,
+    /// `None`: it is not known what the host has.
+    pub capacity: Option<Capacity>,
 }
 
 /// Why a stack cannot be had on this host.
@@ -204,7 +207,8 @@ fn notes(stack: &Stack, kept: &Kept) -> Vec<String> {
     let without = !kept.ipv6 && stack.bridges.values().any(wants_ipv6);
     let note =
         "this host has no IPv6 (none in its kernel, or net.ipv6.conf.all.disable_ipv6 is 1): bridges carry IPv4 alone";
-    without.then(|| note.to_string()).into_iter().collect()
+    let promises = kept.capacity.map(|capacity| promises(stack, &capacity)).unwrap_or_default();
+    without.then(|| note.to_string()).into_iter().chain(promises).collect()
 }
 
 fn decide_addresses(

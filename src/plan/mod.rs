@@ -6,6 +6,7 @@ mod desire;
 mod desired;
 mod label;
 mod picture;
+mod promise;
 mod spec;
 
 pub use address::{AddressError, choose_subnet, choose_subnet6, hand_out};
@@ -13,6 +14,7 @@ pub use desire::{DesireError, Kept, Resolved, ResolvedImage, bridge_ifname_prefi
 pub use desired::{Desired, DesiredBridge, DesiredContainer, DesiredNat, Kind, PortTarget, ResourceId};
 pub use label::{Label, LabelError};
 pub use picture::{Graph, graph};
+pub use promise::{Capacity, bytes, promises};
 pub use spec::{
     ContainerSpec, ContentSpec, Endpoint, FileSpec, HostsLine, ImageIdentity, LiveSpec, SeccompSpec, SecretSpec,
     digest_of,

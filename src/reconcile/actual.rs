@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Condition, Name, Place};
-use crate::plan::{ContainerSpec, DesiredContainer, Kept, Label, LiveSpec};
+use crate::plan::{Capacity, ContainerSpec, DesiredContainer, Kept, Label, LiveSpec};
 
 /// Limits as the kernel's files have them, by the kernel's own names, such as `memory.max` → `536870912`.
 pub type KernelLimits = IndexMap<&'static str, String>;
@@ -17,6 +17,8 @@ pub type KernelLimits = IndexMap<&'static str, String>;
 /// What one look at the host found.
 #[derive(Clone, Debug, Default)]
 pub struct Actual {
+    /// What the host has; `None`: it cannot be told.
+    pub capacity: Option<Capacity>,
     /// `net.ipv4.ip_forward`.
     pub forwarding: bool,
     /// The host's links but for loopback and those of stacks.
@@ -34,6 +36,8 @@ pub struct Actual {
     pub volumes: BTreeSet<String>,
     /// How many layers of each desired image are not unpacked; images that have all are not in it.
     pub missing_layers: BTreeMap<String, usize>,
+    /// Bytes that those layers take at least, by image; those of which nothing is known are not in it.
+    pub missing_bytes: BTreeMap<String, u64>,
     /// Why desired images have to be built; those that need not are not in it.
     pub unbuilt: BTreeMap<String, String>,
     pub bridges: BTreeMap<String, ActualBridge>,
@@ -185,7 +189,8 @@ impl Actual {
         let ours = || self.bridges.iter().filter(|(_, bridge)| bridge.labelled);
         let subnets = ours().filter_map(|(name, bridge)| Some((name.clone(), bridge.address?.trunc()))).collect();
         let subnets6 = ours().filter_map(|(name, bridge)| Some((name.clone(), bridge.address6?.trunc()))).collect();
-        Kept { subnets, subnets6, ipv6: self.ipv6, addresses, routes: self.routes.clone() }
+        let (ipv6, routes, capacity) = (self.ipv6, self.routes.clone(), self.capacity);
+        Kept { subnets, subnets6, ipv6, addresses, routes, capacity }
     }
 }
 

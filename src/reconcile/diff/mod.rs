@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::actual::{Actual, ActualBridge, ActualContainer, ActualRoot, Change, KernelLimits};
 use super::exposure;
+use super::preflight::preflight;
 use super::step::{Action, LinksOf, Plan, Step, Verb};
 use crate::model::{Limits, Name, PortMap};
 use crate::plan::{Desired, DesiredBridge, DesiredNat, Kind, ResourceId};
@@ -33,13 +34,9 @@ pub fn diff(desired: &Desired, actual: &Actual, facts: &dyn HostFacts, volumes: 
     differ.nat();
     differ.containers();
     differ.what_nothing_hangs_on_any_more();
-    Plan {
-        stack: desired.stack.clone(),
-        exposure: exposure::of_plan(desired, actual, facts, &differ.steps),
-        steps: differ.steps,
-        notes: desired.notes.clone(),
-        unchanged: differ.unchanged,
-    }
+    let exposure = exposure::of_plan(desired, actual, facts, &differ.steps);
+    let notes = desired.notes.iter().cloned().chain(preflight(&differ.steps, actual)).collect();
+    Plan { stack: desired.stack.clone(), steps: differ.steps, exposure, notes, unchanged: differ.unchanged }
 }
 
 /// What becomes of volumes that are not in the file.

@@ -2,6 +2,7 @@
 
 mod build;
 mod bundle;
+mod capacity;
 mod cgroups;
 mod container;
 mod copies;
@@ -15,6 +16,7 @@ mod registries;
 mod sync;
 mod usage;
 mod wait;
+mod why;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -40,6 +42,7 @@ use crate::runtime::net::{Links, Nft, Sysctls};
 
 use build::Builds;
 pub use build::{BuildWatch, Rebuild};
+pub use capacity::capacity;
 pub use exec::{ExecFailure, ExecWish};
 use images::KnownImage;
 pub use lock::{LockError, StackLock};

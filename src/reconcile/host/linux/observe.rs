@@ -7,7 +7,7 @@ use super::bundle::{HOSTS, copies};
 use super::cgroups::FoundCgroups;
 use super::container::{STORED, read_bounded};
 use super::network::{v4_addresses, v6_addresses};
-use super::{LinuxHost, folder_names};
+use super::{LinuxHost, capacity, folder_names};
 use crate::monitor::client::{Found, read_status};
 use crate::monitor::status::{self, State, Status};
 use crate::plan::{Kind, bridge_ifname_prefix};
@@ -27,6 +27,7 @@ impl LinuxHost {
         let routes = routes().doing(|| "list the host's routes")?;
         let forwarding6 = self.sysctls.ipv6_forward().doing(|| "read net.ipv6.conf.all.forwarding")?;
         Ok(Actual {
+            capacity: capacity(&self.roots.data),
             forwarding: self.sysctls.ip_forward().doing(|| "read net.ipv4.ip_forward")?,
             other_links: other_links(&links),
             ipv6: self.sysctls.ipv6().doing(|| "read net.ipv6.conf.all.disable_ipv6")?,
@@ -44,6 +45,7 @@ impl LinuxHost {
             cgroups: cgroups.branches,
             volumes: self.observe_volumes(),
             missing_layers: self.missing_layers(),
+            missing_bytes: self.missing_bytes(),
             unbuilt: self.unbuilt(),
             nat: self.observe_nat()?,
             bridges,
