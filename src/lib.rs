@@ -9,12 +9,13 @@
 //! | [`plan`] | a stack → [`plan::Desired`]: every choice made, from addresses to digests; pure |
 //! | [`reconcile`] | the one road: [`look`](reconcile::look) observes, desires and diffs; [`travel`](reconcile::travel) executes and looks again |
 //! | [`monitor`] | one small process a container: its parent, log, health and restarts |
+//! | [`resolver`] | one name service a stack, on its bridges |
 //! | [`runtime`] | the core that knows no stacks: images, overlays, cgroups, links, NAT, seccomp, containers |
 //! | [`watch`] | triggers that send the road round again; empty so far |
 //! | [`cli`] | one file a command; the only place that prints, and where errors become exit statuses |
 //!
 //! A room may use those to its right, never those to its left: `cli → watch → reconcile → plan → file → model`,
-//! `reconcile → monitor → runtime`, and `runtime` uses nothing of the house but itself. `tests/tidy.rs` holds this.
+//! `reconcile → resolver → monitor → runtime`, and `runtime` uses nothing of the house but itself. `tests/tidy.rs` holds this.
 //! Inside [`runtime`] the order is `sys` (the only `unsafe`), `oci`, `image`, `overlay`, `cgroup`, `net`, `seccomp`,
 //! `container`.
 //!
@@ -26,5 +27,6 @@ pub mod model;
 pub mod monitor;
 pub mod plan;
 pub mod reconcile;
+pub mod resolver;
 pub mod runtime;
 pub mod watch;

@@ -5,5 +5,8 @@ fn main() -> std::process::ExitCode {
     if arguments.peek().is_some_and(stack::monitor::is_monitor) {
         return stack::monitor::main(arguments);
     }
+    if arguments.peek().is_some_and(stack::resolver::is_resolver) {
+        return stack::resolver::main(arguments);
+    }
     stack::cli::run()
 }

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::address::{beside, gateway_of, overlap};
 use super::{
-    AddressError, ContainerSpec, ContentSpec, Desired, DesiredBridge, DesiredContainer, DesiredNat, Endpoint, FileSpec,
-    HostsLine, ImageIdentity, LiveSpec, PortTarget, SeccompSpec, SecretSpec, choose_subnet, choose_subnet6, hand_out,
+    AddressError, ContainerSpec, ContentSpec, Desired, DesiredBridge, DesiredContainer, DesiredNat, DnsSpec, Endpoint,
+    FileSpec, HostsLine, ImageIdentity, LiveSpec, PortTarget, SeccompSpec, SecretSpec, Zone, choose_subnet,
+    choose_subnet6, hand_out,
 };
 use crate::model::{Bridge, Container, IPV6_MIN_MTU, Name, PortBind, PortMap, Seccomp, Stack};
 
@@ -120,6 +121,7 @@ pub fn desire(stack: &Stack, resolved: &Resolved, kept: &Kept) -> Result<Desired
             true => None,
             false => Some(desire_nat(stack, &bridges, &addresses)?),
         },
+        resolver: Zone::of(&stack.name, &bridges, &containers),
         bridges,
         containers,
         origins: stack.origins.clone(),
@@ -280,6 +282,7 @@ fn desire_container(
         log: container.log,
         stop_timeout_ms: u64::try_from(container.stop_timeout.as_millis()).unwrap_or(u64::MAX),
         hosts: hosts(stack, &spec, instance, network),
+        dns: dns(stack, &spec),
         contents: contents(container, resolved)?,
     };
     let after = container
@@ -420,6 +423,12 @@ fn hosts(stack: &Stack, spec: &ContainerSpec, instance: &str, network: &Network)
         lines.push(HostsLine { address: Ipv4Addr::LOCALHOST.into(), names: vec![spec.hostname.clone()] });
     }
     lines
+}
+
+/// The resolver of the first bridge, which is the way out too.
+fn dns(stack: &Stack, spec: &ContainerSpec) -> Option<DnsSpec> {
+    let server = spec.endpoints.first()?.gateway?;
+    Some(DnsSpec { server, search: stack.name.clone() })
 }
 
 fn desire_nat(

@@ -7,6 +7,7 @@ mod desired;
 mod label;
 mod picture;
 mod spec;
+mod zone;
 
 pub use address::{AddressError, choose_subnet, choose_subnet6, hand_out};
 pub use desire::{DesireError, Kept, Resolved, ResolvedImage, bridge_ifname_prefix, desire, instances};
@@ -17,3 +18,4 @@ pub use spec::{
     ContainerSpec, ContentSpec, Endpoint, FileSpec, HostsLine, ImageIdentity, LiveSpec, SeccompSpec, SecretSpec,
     digest_of,
 };
+pub use zone::{DnsSpec, Zone, ZoneBridge, ZoneInstance, ZonePlace};
