@@ -1,6 +1,7 @@
 #!/bin/sh
 # The whole life of a container of `true` with all namespaces, cgroup limits and a default seccomp profile: this runtime against
-# Debian's crun and runc and against the floor, same bundle, alternating, in one run. Ratios count; the milliseconds do not.
+# Debian's crun and runc and against the floor, same bundle, alternating, in one run. Ratios count; the milliseconds do not. Then the
+# peak memory of each: the largest resident set among its processes.
 # usage: benches/oci.sh [ROUNDS] [BINARY]     needs root, busybox-static, gcc, python3, crun, runc
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -9,6 +10,7 @@ binary=${2:-$(ls "$here"/../target/*/release/stack "$here"/../target/release/sta
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cc -O2 -static -o "$work/floor" "$here/floor.c"
+cc -O2 -static -o "$work/peak" "$here/peak.c"
 ln -s "$(readlink -f "$binary")" "$work/stack-oci"
 mkdir -p "$work/rootfs/bin" "$work/rootfs/proc" "$work/rootfs/dev" "$work/rootfs/sys"
 # crun sets standard streams' owner, which must be one in the root.

@@ -9,6 +9,8 @@ mod bundle;
 mod configuration;
 #[path = "oci/lifecycle.rs"]
 mod lifecycle;
+#[path = "oci/misses.rs"]
+mod misses;
 #[path = "oci/mounts.rs"]
 mod mounts;
 #[path = "oci/namespaces.rs"]

@@ -5,14 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms, and what each may use of the house. `runtime` uses nothing but itself.
-const MAY_USE: [(&str, &[&str]); 9] = [
-    ("cli", &["watch", "reconcile", "resolver", "monitor", "plan", "file", "model", "runtime"]),
+const MAY_USE: [(&str, &[&str]); 10] = [
+    ("cli", &["watch", "reconcile", "resolver", "build", "monitor", "plan", "file", "model", "runtime"]),
     ("watch", &["reconcile", "plan", "file", "model"]),
-    ("reconcile", &["resolver", "monitor", "plan", "file", "model", "runtime"]),
+    ("reconcile", &["resolver", "build", "monitor", "plan", "file", "model", "runtime"]),
     ("resolver", &["monitor", "plan", "model", "runtime"]),
     ("plan", &["file", "model"]),
     ("file", &["model"]),
     ("model", &[]),
+    ("build", &["model", "runtime"]),
     ("monitor", &["model", "runtime"]),
     ("runtime", &[]),
 ];

@@ -40,12 +40,20 @@ pub struct Global {
 pub enum Command {
     /// Make the host what the stack file says, changing only what differs.
     Up(UpArgs),
+    /// Build the images of a stack, and start nothing.
+    Build(BuildArgs),
     /// Show what `up` would change, and change nothing.
     Diff(DiffArgs),
+    /// Follow the stack file and all it hangs on, and do at each change what is downstream of it.
+    Watch(WatchArgs),
     /// Take a stack away; its volumes stay.
     Down(DownArgs),
     /// Show what runs, where it listens and how it is.
     Ps(PsArgs),
+    /// Show what containers use.
+    Stats(StatsArgs),
+    /// Show what containers use, again each second.
+    Top(StatsArgs),
     /// Show what containers wrote.
     Logs(LogsArgs),
     /// Run a command in a running container.
@@ -81,10 +89,46 @@ pub struct UpArgs {
     /// Ask the registries which images the references mean now, and lock those.
     #[arg(long)]
     pub pull: bool,
+    /// Build every image anew, also where nothing changed.
+    #[arg(long)]
+    pub build: bool,
     /// Wait until every container with a health probe is healthy.
     #[arg(long)]
     pub wait: bool,
+    /// Go on watching: see `stack watch --help`.
+    #[arg(long, conflicts_with_all = ["pull", "wait"])]
+    pub watch: bool,
     /// Print what came of it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// Images, by the names of their tables [default: all that are built].
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Carry out every step, also those that were kept of earlier builds.
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Print what came of it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// The stack file [default: stack.toml in this folder].
+    #[arg(value_name = "FILE")]
+    pub path: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Put back what others change on the host, looked for so often [default: 30s].
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub repair: Option<String>,
+    /// Print a JSON object a line.
     #[arg(long)]
     pub json: bool,
 }
@@ -121,6 +165,18 @@ pub struct DownArgs {
 
 #[derive(Debug, Args)]
 pub struct PsArgs {
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Every stack of this host.
+    #[arg(short, long)]
+    pub all: bool,
+    /// Print it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatsArgs {
     #[command(flatten)]
     pub file: FileArg,
     /// Every stack of this host.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{FileArg, Global};
@@ -11,7 +12,7 @@ use super::exit::Exit;
 use super::style::{BAD, DIM, paint};
 use crate::file;
 use crate::model::{Name, Stack};
-use crate::reconcile::{LinuxHost, RegistryOptions, RoadError, Roots};
+use crate::reconcile::{HostError, LinuxHost, RegistryOptions, RoadError, Roots};
 
 /// The file that a command reads where none is named.
 pub const DEFAULT_FILE: &str = "stack.toml";
@@ -45,7 +46,7 @@ pub fn variables() -> HashMap<String, String> {
     std::env::vars_os().filter_map(text).collect()
 }
 
-fn look_of_stderr() -> file::Look {
+pub fn look_of_stderr() -> file::Look {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     match std::io::stderr().is_terminal() && !plain {
         true => file::Look::Coloured,
@@ -55,21 +56,38 @@ fn look_of_stderr() -> file::Look {
 
 /// The host of this machine, for one stack.
 pub fn host(global: &Global, stack: &Name) -> Result<LinuxHost, Exit> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(failed("stack must run as root", &["it makes namespaces, links, mounts and cgroups; try sudo"]));
+    require_root()?;
+    host_of(global, stack).map_err(|error| failed(&error.chain(), &[]))
+}
+
+pub fn require_root() -> Result<(), Exit> {
+    match nix::unistd::geteuid().is_root() {
+        true => Ok(()),
+        false => Err(failed("stack must run as root", &["it makes namespaces, links, mounts and cgroups; try sudo"])),
     }
+}
+
+/// As [`host`], with nothing said.
+pub fn host_of(global: &Global, stack: &Name) -> Result<LinuxHost, HostError> {
     let roots = Roots {
         data: global.data_dir.clone(),
         run: global.run_dir.clone(),
         cgroup: global.cgroup.clone(),
         registry: registries(global)?,
+        source_date: source_date(),
         ..Roots::default()
     };
-    LinuxHost::new(roots, stack.clone()).map_err(|error| failed(&error.chain(), &[]))
+    Ok(LinuxHost::new(roots, stack.clone())?.with_build_watch(Arc::new(super::build::show)))
+}
+
+/// `SOURCE_DATE_EPOCH`, as builds of all tools take it (reproducible-builds.org).
+fn source_date() -> i64 {
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
+    given.unwrap_or_else(|| Roots::default().source_date)
 }
 
 /// How registries are reached: with docker's and podman's credentials, in the order in which podman looks.
-pub fn registries(global: &Global) -> Result<RegistryOptions, Exit> {
+pub fn registries(global: &Global) -> Result<RegistryOptions, HostError> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = variable("HOME").unwrap_or_else(|| PathBuf::from("/root"));
     let credentials = [
@@ -85,7 +103,7 @@ pub fn registries(global: &Global) -> Result<RegistryOptions, Exit> {
         certificates: variable("SSL_CERT_FILE").into_iter().collect(),
         ..RegistryOptions::default()
     };
-    options.with_settings(&global.registries).map_err(|error| failed(&error.to_string(), &[]))
+    options.with_settings(&global.registries).map_err(|error| HostError::Said(error.to_string()))
 }
 
 /// Runs a future to its end on this thread; blocking steps get threads of their own.

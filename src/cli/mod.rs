@@ -1,6 +1,7 @@
 //! The command line: one file a command. The only place that prints; here errors become words, hints and exit codes.
 
 mod args;
+mod build;
 mod check;
 mod context;
 mod diff;
@@ -15,9 +16,11 @@ mod progress;
 mod ps;
 mod seccomp;
 mod show;
+mod stats;
 mod style;
 mod terminal;
 mod up;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -45,9 +48,13 @@ pub fn run() -> ExitCode {
     };
     match cli.command {
         Command::Up(args) => up::run(&cli.global, &args),
+        Command::Build(args) => build::run(&cli.global, &args),
+        Command::Watch(args) => watch::run(&cli.global, &args),
         Command::Diff(args) => diff::run(&cli.global, &args),
         Command::Down(args) => down::run(&cli.global, &args),
         Command::Ps(args) => ps::run(&cli.global, &args),
+        Command::Stats(args) => stats::run(&cli.global, &args),
+        Command::Top(args) => stats::run_top(&cli.global, &args),
         Command::Logs(args) => logs::run(&cli.global, &args),
         Command::Exec(args) => exec::run(&cli.global, &args),
         Command::Check(args) => check::run(&args),

@@ -50,7 +50,7 @@ impl Progress {
 }
 
 /// Milliseconds as long as they are few.
-fn duration(took: Duration) -> String {
+pub fn duration(took: Duration) -> String {
     match took < TEN_SECONDS {
         true => format!("{:.0} ms", took.as_secs_f64() * 1000.0),
         false => format!("{:.0} s", took.as_secs_f64()),
@@ -59,7 +59,8 @@ fn duration(took: Duration) -> String {
 
 const TEN_SECONDS: Duration = Duration::from_secs(10);
 
-fn tail(error: &HostError) {
+/// The last lines of a container that a failure is about.
+pub fn tail(error: &HostError) {
     if let HostError::Condition { tail, .. } = error {
         for line in tail {
             anstream::eprintln!("  {} {line}", paint(DIM, "|"));

@@ -9,14 +9,24 @@ use super::exit::Exit;
 use super::progress::Progress;
 use super::show::{JSON_VERSION, Tense, plan, plan_json};
 use super::style::{BAD, GOOD, WARN, paint};
-use super::{ps, show};
+use super::{ps, show, watch};
 use crate::model::{Condition, Container, Stack};
 use crate::reconcile::{
-    Host, LinuxHost, Looked, Renewal, Report, RoadError, Travelled, Wish, look, protect_this_program, travel,
+    Host, LinuxHost, Looked, Rebuild, Renewal, Report, RoadError, Travelled, Wish, look, protect_this_program, travel,
 };
 
 pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
-    for path in file_paths(&args.files, &args.file) {
+    let files = file_paths(&args.files, &args.file);
+    if args.watch {
+        return match &files[..] {
+            [file] => watch::follow(global, file, None, args.json).unwrap_or_else(|exit| exit).into(),
+            _ => {
+                failed("`--watch` follows one stack file", &["start a `stack watch` for each"]);
+                Exit::Usage.into()
+            }
+        };
+    }
+    for path in files {
         if let Err(exit) = up(global, args, &path) {
             return exit.into();
         }
@@ -31,7 +41,8 @@ fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
         protect_this_program().map_err(|error| failed(&error.to_string(), &[]))?;
     }
     let renewal = if args.pull { Renewal::All } else { Renewal::AsWritten };
-    let host = host(global, &stack.name)?.with_renewal(renewal);
+    let rebuild = if args.build { Rebuild::All } else { Rebuild::Changed };
+    let host = host(global, &stack.name)?.with_renewal(renewal).with_rebuild(rebuild);
     let _lock = host.lock().map_err(|error| lock_failed(&error))?;
     let wish = Wish::Stack(&stack);
     let (travelled, sick) = wait_for(async {

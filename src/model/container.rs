@@ -21,8 +21,14 @@ pub struct Container {
     pub hostname: Option<String>,
     /// `env_file` first, then `env`; the image's own come before both.
     pub env: IndexMap<String, String>,
-    /// In the file's order; the first gives the default route. Empty: loopback only.
+    /// Files that variables were read from, absolute; for who waits for them to change.
+    pub env_files: Vec<PathBuf>,
+    /// What `stack watch` does for it.
+    pub watch: Vec<WatchRule>,
+    /// In the file's order. Empty: loopback only.
     pub bridges: Vec<Name>,
+    /// One of `bridges`. `None`: the first that is not internal.
+    pub gateway: Option<Name>,
     pub cgroup: Option<Name>,
     pub limits: Limits,
     pub volumes: Vec<VolumeUse>,
@@ -50,6 +56,30 @@ pub struct Container {
     pub init: bool,
     pub labels: IndexMap<String, String>,
     pub log: LogLimits,
+    /// From -1000 to 1000, above the host's own: who is killed first when the host runs out of memory.
+    pub oom_score_adj: Option<i16>,
+}
+
+/// `[[container.NAME.watch]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchRule {
+    /// An absolute path of the host, a folder or a file.
+    pub path: PathBuf,
+    /// Patterns in the form of gitignore(5), relative to it.
+    pub ignore: Vec<String>,
+    /// Where `sync` brings the files; none for other actions.
+    pub target: Option<String>,
+    pub action: WatchAction,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchAction {
+    /// Files are brought into the running container.
+    Sync,
+    /// The container's image is made or read again, and the container where that is another one.
+    Rebuild,
+    /// The container is told.
+    Tell(OnChange),
 }
 
 impl Container {
@@ -84,10 +114,21 @@ pub struct Limits {
     pub memory: Option<ByteSize>,
     /// Protected from reclaim.
     pub memory_low: Option<ByteSize>,
+    /// Above it the container is slowed down and its memory reclaimed; nothing is killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_high: Option<ByteSize>,
     /// Swap that may be used beside `memory`.
     pub swap: Option<ByteSize>,
     /// Processor time, a hard limit.
     pub cpu: Option<Cpus>,
+    /// Microseconds of `cpu` that may be saved up and spent in one period of 100 ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_burst_us: Option<u64>,
+    /// Lists such as `0-3,8`, in the kernel's form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpuset: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpuset_mems: Option<String>,
     /// Share against siblings, 1 to 10000, 100 unless told.
     pub cpu_weight: Option<u32>,
     /// Processes and threads.

@@ -84,7 +84,7 @@ impl Zone {
                 name: name.to_string(),
                 gateway: bridge.gateway,
                 gateway6: bridge.gateway6,
-                leads_out: true,
+                leads_out: !bridge.internal,
             })
             .collect();
         (!instances.is_empty()).then(|| Zone { stack: stack.clone(), bridges, instances })

@@ -10,13 +10,16 @@ mod lockfile;
 mod road;
 mod step;
 
+pub use crate::build::BuildEvent;
 pub use crate::monitor::events::{Actor, EventLog, EventRecord};
+pub use crate::monitor::status::ProcessId;
 pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
 pub use crate::runtime::image::registry::{Progress as PullProgress, RegistryOptions, Silent};
 pub use crate::runtime::image::{
     ImageConfig, ImageError, ImageLayer, ImageOrigin, LayerDigest, Reference, StoredImage,
 };
 pub use crate::runtime::overlay::{OverlayEntry, OverlayEntryKind, TreeAspect, TreeDifference, TreeSize};
+pub use crate::runtime::sys::async_fd::readable;
 pub use actual::{
     Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualResolver, ActualRoot, Change,
     HealthState, KernelLimits, Phase, RunFacts, StoredContainer,
@@ -24,7 +27,10 @@ pub use actual::{
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
-pub use host::{ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock};
+pub use host::{BuildWatch, Rebuild};
+pub use host::{
+    ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock, SyncWish, Synced, Usage,
+};
 pub use library::{Checked, ImageDifference, ImageLibrary, LibraryError, PruneWish, Pruned};
 pub use lockfile::{ImageLock, ImageLockError};
 pub use road::{Looked, RoadError, Travelled, Wish, look, travel};

@@ -1,5 +1,6 @@
 //! A plan: an ordered list of steps that leaves nothing to choose to the one who executes it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -62,9 +63,13 @@ pub enum Verb {
 /// A step as the host carries it out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    EnableForwarding,
+    /// `shut` are links of others between which nothing is forwarded afterwards either.
+    EnableForwarding {
+        shut: Vec<String>,
+    },
     /// `advised` are links that go on heeding router advertisements.
     EnableForwarding6 {
+        shut: Vec<String>,
         advised: Vec<String>,
     },
     /// The stack's own cgroup, with the one of its monitors in it.
@@ -85,6 +90,9 @@ pub enum Action {
         name: String,
     },
     RemoveVolume {
+        name: String,
+    },
+    BuildImage {
         name: String,
     },
     UnpackImage {
@@ -160,6 +168,15 @@ impl Reactions {
         !self.restart && self.signals.is_empty() && self.commands.is_empty()
     }
 
+    /// In one word: that of the strongest.
+    pub fn word(&self) -> &'static str {
+        match (self.restart, self.signals.is_empty()) {
+            (true, _) => "restart",
+            (false, false) => "signal",
+            (false, true) => "exec",
+        }
+    }
+
     pub fn add(&mut self, reaction: &OnChange) {
         match reaction {
             OnChange::None => {}
@@ -172,6 +189,18 @@ impl Reactions {
 }
 
 impl Plan {
+    /// The plan less the steps at these places. What hangs on one of them must be among them.
+    pub fn without(&self, left: &BTreeSet<usize>) -> Plan {
+        let kept: Vec<&Step> = self.steps.iter().filter(|step| !left.contains(&step.id)).collect();
+        let new_id = |id: &usize| kept.iter().position(|step| step.id == *id);
+        let steps = kept
+            .iter()
+            .enumerate()
+            .map(|(id, step)| Step { id, after: step.after.iter().filter_map(new_id).collect(), ..(*step).clone() })
+            .collect();
+        Plan { stack: self.stack.clone(), notes: self.notes.clone(), steps, unchanged: self.unchanged }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }

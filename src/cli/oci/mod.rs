@@ -25,7 +25,7 @@ use flags::{Flag, FlagsEnd, Given, switch, value};
 pub const PROGRAM: &str = "stack-oci";
 const DEFAULT_ROOT: &str = "/run/stack-oci";
 
-const GLOBAL: [Flag; 10] = [
+const GLOBAL: [Flag; 11] = [
     value("root", None),
     value("log", None),
     value("log-format", None),
@@ -34,6 +34,7 @@ const GLOBAL: [Flag; 10] = [
     switch("systemd-cgroup", None),
     value("cgroup-manager", None),
     value("rootless", None),
+    value("criu", None),
     switch("version", Some('v')),
     switch("help", Some('h')),
 ];
@@ -106,10 +107,14 @@ fn dispatch(given: &Given, log: &log::Log, arguments: &mut dyn Iterator<Item = O
         println!("{PROGRAM} version {}\nspec: {}", env!("CARGO_PKG_VERSION"), documents::SPECIFICATION);
         return Ok(0);
     }
-    let Some(command) = given.plain.first().filter(|_| !given.is_set("help")) else {
+    let mut arguments = arguments.peekable();
+    let asks = |argument: &OsString| argument == "--help" || argument == "-h";
+    let asked = given.is_set("help") || arguments.peek().is_some_and(asks);
+    let Some(command) = given.plain.first().filter(|_| !asked) else {
         print!("{}", documents::HELP);
         return Ok(0);
     };
+    let arguments = &mut arguments;
     if given.is_set("systemd-cgroup") || given.get("cgroup-manager") == Some("systemd") {
         return Err(Failure::usage(
             "`--systemd-cgroup` is not supported: use the engine's `cgroupfs` manager of cgroups",

@@ -10,7 +10,7 @@ use crate::runtime::oci::{OciBlockIo, OciCpu, OciMemory, OciPids, OciResources};
 use super::flags::{Flag, Given, value};
 use super::{Failure, Global, id_of, parse};
 
-const FLAGS: [Flag; 19] = [
+const FLAGS: [Flag; 20] = [
     value("resources", Some('r')),
     value("blkio-weight", None),
     value("cpu-period", None),
@@ -30,14 +30,17 @@ const FLAGS: [Flag; 19] = [
     value("kernel-memory", None),
     value("kernel-memory-tcp", None),
     value("l3-cache-schema", None),
+    value("mem-bw-schema", None),
 ];
 /// Of the document on standard input.
 const INPUT_LIMIT: u64 = 1 << 20;
 
 pub fn run(global: &Global, arguments: &mut dyn Iterator<Item = OsString>) -> Result<u8, Failure> {
     let given = parse("update", arguments, &FLAGS)?;
-    if given.get("l3-cache-schema").is_some() {
-        return Err(Failure::usage("`--l3-cache-schema` is not supported"));
+    for refused in ["l3-cache-schema", "mem-bw-schema"] {
+        if given.get(refused).is_some_and(|value| !value.is_empty()) {
+            return Err(Failure::usage(format!("`--{refused}` is not supported")));
+        }
     }
     let container = Container::find(&global.store, id_of(&given)?)?;
     if container.status == Status::Stopped {

@@ -1,5 +1,7 @@
 //! `env`, `env_file` and `labels`. No value of a variable ever gets into a message.
 
+use std::path::{Path, PathBuf};
+
 use indexmap::IndexMap;
 
 use crate::file::code;
@@ -11,12 +13,22 @@ use crate::file::walk::{Reader, Section};
 /// The most that an `env_file` may hold; the kernel takes 2 MiB of arguments and variables by default (execve(2)).
 const MAX_ENV_FILE: u64 = 1 << 20;
 
-/// The variables of `env_file`, then those of `env`.
-pub(super) fn read(reader: &mut Reader, section: &Section) -> IndexMap<String, String> {
+/// The variables of `env_file`, then those of `env`; and the files.
+pub(super) fn read(reader: &mut Reader, section: &Section) -> (IndexMap<String, String>, Vec<PathBuf>) {
     let mut variables = IndexMap::new();
-    for path in reader.texts(section.get("env_file")).unwrap_or_default() {
-        read_file(reader, &path, &mut variables);
+    let mut files = Vec::new();
+    for written in reader.texts(section.get("env_file")).unwrap_or_default() {
+        let Some(path) = reader.host_file(&written.value, &written.span, &[FileKind::File]) else { continue };
+        read_file(reader, &written, &path, &mut variables);
+        files.push(path);
     }
+    variables.extend(self::variables(reader, section));
+    (variables, files)
+}
+
+/// The variables of `env`.
+pub(super) fn variables(reader: &mut Reader, section: &Section) -> IndexMap<String, String> {
+    let mut variables = IndexMap::new();
     let item = section.get("env");
     for entry in reader.entries(item.as_ref()) {
         let Some(item) = &item else { continue };
@@ -59,10 +71,9 @@ fn check_name(name: &str) -> Result<(), &'static str> {
     if first && rest { Ok(()) } else { Err(rule) }
 }
 
-fn read_file(reader: &mut Reader, written: &Text, variables: &mut IndexMap<String, String>) {
-    let Some(path) = reader.host_file(&written.value, &written.span, &[FileKind::File]) else { return };
+fn read_file(reader: &mut Reader, written: &Text, path: &Path, variables: &mut IndexMap<String, String>) {
     let bad = |message: String| Draft::error(code::BAD_FILE, &written.span, message);
-    let content = match reader.surroundings.files.read(&path, MAX_ENV_FILE) {
+    let content = match reader.surroundings.files.read(path, MAX_ENV_FILE) {
         Ok(content) => content,
         Err(fault) => return reader.push(bad(format!("`{}` cannot be read: {fault}", written.value))),
     };

@@ -78,7 +78,7 @@ impl Targets {
     }
 }
 
-fn check_target(path: &str, span: &Span) -> Result<(), Box<Draft>> {
+pub(super) fn check_target(path: &str, span: &Span) -> Result<(), Box<Draft>> {
     let bad = |message: String| Box::new(Draft::error(code::BAD_TARGET, span, message));
     let Some(rest) = path.strip_prefix('/') else {
         let draft = bad(format!("a path in the container must be absolute, not `{path}`"));

@@ -11,7 +11,8 @@ use super::step::Action;
 use crate::model::{Condition, Name, Stack};
 use crate::plan::Resolved;
 
-pub use linux::{ExecFailure, ExecWish, LinuxHost, LockError, Renewal, Roots, StackLock};
+pub use linux::{BuildWatch, Rebuild};
+pub use linux::{ExecFailure, ExecWish, LinuxHost, LockError, Renewal, Roots, StackLock, SyncWish, Synced, Usage};
 
 /// A host that holds stacks. There are two: [`LinuxHost`], and one in the tests that can die after any half-step.
 pub trait Host: HostFacts {

@@ -10,7 +10,7 @@
 //! container's root belongs to an attacker. It is reached by descriptors below the root only.
 //! Cgroups, networks, images and seccomp profiles are made by others and handed in ([`Surroundings`]).
 
-mod below;
+pub mod below;
 mod capability;
 mod compile;
 mod compile_linux;
@@ -43,6 +43,7 @@ mod sysctl;
 mod terminal;
 pub mod user;
 
+pub use below::{Links, NodeKind, open_below, open_or_make};
 pub use capability::{capability_names, capability_number, capability_set};
 pub use compile::{CompileError, Program};
 pub use compile_linux::{id_map_text, number_list};

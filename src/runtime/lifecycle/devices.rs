@@ -126,11 +126,16 @@ pub fn program(rules: &[OciDeviceRule]) -> Vec<Bpf> {
             }
         }
         let length = tests.len();
+        let fits_all = tests.is_empty();
         for (index, test) in tests.into_iter().enumerate() {
             // Over the rest of the tests and the two that answer.
             program.push(test.to((length - index + 1) as i16));
         }
         program.extend([Bpf::answer(i32::from(rule.allow)), Bpf::exit()]);
+        if fits_all {
+            // The kernel refuses a program with instructions that are never reached.
+            return program;
+        }
     }
     program.extend([Bpf::answer(1), Bpf::exit()]);
     program
@@ -151,6 +156,22 @@ mod tests {
         let expected = [("devices.deny", "a"), ("devices.allow", "c 1:* r")];
         let lines = lines(&rules);
         assert!(lines.iter().map(|(file, line)| (*file, line.as_str())).eq(expected), "{lines:?}");
+    }
+
+    #[test]
+    fn nothing_comes_after_a_rule_that_fits_all() {
+        let all = rule(false, "a", (None, None), "rwm");
+        let one = rule(true, "c", (Some(1), Some(3)), "r");
+        let ended = |rules: &[OciDeviceRule], answer: i32| {
+            program(rules).ends_with(&[Bpf::answer(answer), Bpf::exit()])
+                && program(rules).len() == program(&rules[1..]).len()
+        };
+        assert!(ended(&[one.clone(), all.clone()], 0), "the rule before it counts for nothing");
+        assert_eq!(program(std::slice::from_ref(&all)).len(), 6 + 2);
+        assert!(
+            program(&[all, one]).ends_with(&[Bpf::answer(0), Bpf::exit()]),
+            "as the first it is the last to decide"
+        );
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl LinuxHost {
         Ok(())
     }
 
+    /// Tells a running container that something changed which is no part of its spec.
+    pub async fn tell(&self, instance: &str, reactions: &Reactions) -> Result<(), HostError> {
+        self.react(instance, reactions, &format!("at {}", jiff::Timestamp::now())).await
+    }
+
     /// Has a container's process started again, and waits until it runs.
     pub(super) async fn start_again(&self, instance: &str, epoch: &str) -> Result<(), HostError> {
         let doing = || format!("restart `{instance}`");

@@ -154,7 +154,7 @@ fn override_env(env: &mut Vec<String>, with: &[String]) {
 }
 
 /// What the container's own process was started with.
-fn process_settings(bundle: &Path) -> Result<ProcessSettings, HostError> {
+pub(super) fn process_settings(bundle: &Path) -> Result<ProcessSettings, HostError> {
     let path = bundle.join(CONFIG_FILE);
     let doing = || format!("read `{}`", path.display());
     let config = OciConfig::parse(&read_bounded(&path).doing(doing)?).doing(doing)?;
