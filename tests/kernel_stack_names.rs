@@ -9,7 +9,7 @@ mod sandbox;
 mod shop;
 
 use std::fs;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use neighbour::{HOST, NEIGHBOUR, Neighbour};
@@ -29,6 +29,7 @@ subnet6 = "fd70::/64"
 [bridge.back]
 subnet = "10.71.0.0/26"
 ipv6 = false
+internal = true
 
 [container.web]
 image = "host:"
@@ -108,13 +109,13 @@ fn ask(host: &Sandbox, container: &str, server: &str, question: &str) -> String 
     host.sh(&format!("nsenter --net --target {} perl client.pl {server} {question}", host.init_of(container)))
 }
 
-/// A name server on the neighbour: `known.example` is 192.0.2.77, `big.example` has many addresses, all else is nowhere. It
+/// A name server at this address, where `command` runs a shell: `known.example` is 192.0.2.77, `big.example` has many addresses, all else is nowhere. It
 /// writes a line for each question.
-fn upstream(host: &Sandbox, neighbour: &Neighbour) -> Child {
+fn upstream(host: &Sandbox, at: &str, mut command: Command) -> Child {
     let script = r#"
 use IO::Socket::INET; use IO::Select; $| = 1;
-my $u = IO::Socket::INET->new(LocalPort => 53, Proto => "udp") or die;
-my $t = IO::Socket::INET->new(LocalPort => 53, Listen => 9, ReuseAddr => 1) or die;
+my $u = IO::Socket::INET->new(LocalAddr => $ARGV[0], LocalPort => 53, Proto => "udp") or die;
+my $t = IO::Socket::INET->new(LocalAddr => $ARGV[0], LocalPort => 53, Listen => 9, ReuseAddr => 1) or die;
 sub reply { my ($q, $tcp) = @_;
   my $at = 12; my @labels;
   while (my $l = unpack("C", substr($q, $at, 1))) { push @labels, substr($q, $at + 1, $l); $at += $l + 1 }
@@ -133,14 +134,19 @@ while (my @ready = $select->can_read) { for my $s (@ready) {
 "#;
     let path = host.write("upstream.pl", script);
     let log = fs::File::create(host.path().join("asked")).unwrap();
-    let line = format!("exec perl {}", path.display());
-    let server = neighbour.command(&line).stdout(log).stderr(Stdio::null()).spawn().expect("a server");
-    until("the upstream listens", || neighbour.sh("ss -Hlnu sport = :53 | wc -l").trim() != "0");
+    let server = command.arg(path).arg(at).stdout(log).stderr(Stdio::null()).spawn().expect("a server");
+    until("the upstream answers", || host.sh(&format!("perl client.pl {at} ready.example A")) == "code 3");
     server
 }
 
+/// A name server on the neighbour.
+fn far(host: &Sandbox, neighbour: &Neighbour) -> Child {
+    upstream(host, NEIGHBOUR, neighbour.command("exec perl \"$0\" \"$1\""))
+}
+
 fn asked(host: &Sandbox) -> Vec<String> {
-    fs::read_to_string(host.path().join("asked")).unwrap_or_default().lines().map(str::to_string).collect()
+    let text = fs::read_to_string(host.path().join("asked")).unwrap_or_default();
+    text.lines().filter(|name| *name != "ready.example").map(str::to_string).collect()
 }
 
 /// The numbers of the resolver's processes: of the keeper, and of the one that answers.
@@ -201,7 +207,7 @@ fn who_is_not_well_is_no_answer_and_is_one_again_when_he_is() {
 fn all_else_is_asked_of_the_host_s_servers_and_remembered() {
     let host = running();
     let neighbour = Neighbour::of(&host);
-    let mut server = upstream(&host, &neighbour);
+    let mut server = far(&host, &neighbour);
     let front = |question| ask(&host, "proxy", "10.70.0.1", question);
     for _ in 0..3 {
         assert_eq!(front("known.example A"), "192.0.2.77");
@@ -215,6 +221,8 @@ fn all_else_is_asked_of_the_host_s_servers_and_remembered() {
     assert_eq!(asked(&host)[2..], ["big.example", "big.example tcp"]);
     // Names and addresses of the stack are asked of nobody.
     assert_eq!([front("x.shop A"), front("9.0.70.10.in-addr.arpa PTR")], ["code 3", "code 3"]);
+    // And who is on internal bridges alone asks nobody outside.
+    assert_eq!(ask(&host, "db", "10.71.0.1", "known.example A"), "code 3");
     assert_eq!(asked(&host).len(), 4);
     let _ = server.kill();
     let _ = server.wait();
@@ -222,10 +230,22 @@ fn all_else_is_asked_of_the_host_s_servers_and_remembered() {
 }
 
 #[test]
+fn a_server_on_the_host_s_loopback_is_asked_as_soon_as_the_file_names_it() {
+    let host = running();
+    let mut server = upstream(&host, "127.0.0.53", host.inside("perl"));
+    // In place: the file is bound to its place.
+    fs::write(host.path().join("resolv.conf"), "nameserver 127.0.0.53\noptions edns0 trust-ad\n").unwrap();
+    assert_eq!(ask(&host, "proxy", "10.70.0.1", "known.example A"), "192.0.2.77");
+    assert_eq!(asked(&host), ["known.example"]);
+    let _ = server.kill();
+    let _ = server.wait();
+}
+
+#[test]
 fn nobody_else_gets_an_answer() {
     let host = running();
     let neighbour = Neighbour::of(&host);
-    let mut server = upstream(&host, &neighbour);
+    let mut server = far(&host, &neighbour);
     neighbour.sh(&format!("ip route add 10.70.0.0/15 via {HOST}"));
     let outside =
         |question: &str| neighbour.sh(&format!("perl {}/client.pl 10.70.0.1 {question}", host.path().display()));
