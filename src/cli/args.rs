@@ -140,6 +140,9 @@ pub struct DiffArgs {
     pub path: Option<PathBuf>,
     #[command(flatten)]
     pub file: FileArg,
+    /// End with 4 if other machines would reach something that they do not reach now.
+    #[arg(long)]
+    pub deny_exposure: bool,
     /// Print the plan as JSON.
     #[arg(long)]
     pub json: bool,

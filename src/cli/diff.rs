@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::args::{DiffArgs, Global};
-use super::context::{file_path, host, load, road_failed, timings, wait_for};
+use super::context::{failed, file_path, host, load, road_failed, timings, wait_for};
 use super::exit::Exit;
 use super::show::{Tense, plan};
 use crate::reconcile::{Wish, look};
@@ -22,8 +22,15 @@ fn show(global: &Global, args: &DiffArgs) -> Result<Exit, Exit> {
         false => anstream::print!("{}", plan(&looked.plan, &path.display().to_string(), Tense::Would)),
     }
     timings(global, &looked.timings);
-    Ok(match looked.plan.is_empty() {
-        true => Exit::Ok,
-        false => Exit::Differs,
+    Ok(match (looked.plan.is_empty(), &looked.plan.exposure) {
+        (_, exposure) if args.deny_exposure && exposure.opens_to_others() => {
+            failed(
+                "other machines would reach what they do not reach now",
+                &["`Exposure` in the plan says what, and who"],
+            );
+            Exit::Exposed
+        }
+        (true, _) => Exit::Ok,
+        (false, _) => Exit::Differs,
     })
 }

@@ -4,6 +4,7 @@ mod actual;
 mod changes;
 mod diff;
 mod execute;
+mod exposure;
 mod host;
 mod library;
 mod lockfile;
@@ -27,6 +28,7 @@ pub use actual::{
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
+pub use exposure::{Exposure, Protocols, Reach, Way};
 pub use host::{BuildWatch, Rebuild};
 pub use host::{
     ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock, SyncWish, Synced, Usage,
