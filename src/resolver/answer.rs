@@ -196,13 +196,13 @@ fn reversed(labels: &[&str]) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::model::Name;
     use crate::plan::ZonePlace;
 
     /// `web` twice on `front`, `db` on `back`, `proxy` on both, `core` as a container whose name is a domain's.
-    pub fn zone() -> Zone {
+    fn zone() -> Zone {
         let bridge = |name: &str, net: &str, net6: Option<&str>, leads_out| ZoneBridge {
             name: name.into(),
             gateway: net.parse().unwrap(),

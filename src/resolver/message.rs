@@ -388,14 +388,14 @@ fn name_end(bytes: &[u8], mut at: usize) -> Option<usize> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use simple_dns::{QTYPE, Question, TYPE};
 
     use super::*;
     use crate::resolver::answer::{A, SRV};
 
     /// A question as a client sends it; `size` is what it takes over UDP, where it says so.
-    pub fn question(name: &str, kind: u16, size: Option<u16>) -> Vec<u8> {
+    fn question(name: &str, kind: u16, size: Option<u16>) -> Vec<u8> {
         let mut packet = Packet::new_query(0x1234);
         packet.set_flags(PacketFlag::RECURSION_DESIRED);
         let kind = QTYPE::TYPE(TYPE::from(kind));
