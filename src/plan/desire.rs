@@ -124,6 +124,7 @@ pub fn desire(stack: &Stack, resolved: &Resolved, kept: &Kept) -> Result<Desired
         resolver: Zone::of(&stack.name, &bridges, &containers),
         bridges,
         containers,
+        jobs: false,
         origins: stack.origins.clone(),
     })
 }
@@ -278,6 +279,7 @@ fn desire_container(
     };
     let live = LiveSpec {
         limits: container.limits.clone(),
+        job: container.job,
         restart: container.restart,
         health: container.health.clone(),
         log: container.log,

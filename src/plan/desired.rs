@@ -56,6 +56,8 @@ pub struct Desired {
     pub resolver: Option<Zone>,
     /// By instance, such as `web` or `web-2`.
     pub containers: IndexMap<String, DesiredContainer>,
+    /// Whether jobs that run at each `up` are to run again.
+    pub jobs: bool,
     pub origins: Origins,
 }
 
@@ -128,6 +130,7 @@ impl Desired {
             nat: None,
             resolver: None,
             containers: IndexMap::new(),
+            jobs: false,
             origins: Origins::default(),
         }
     }
