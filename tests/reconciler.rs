@@ -10,9 +10,9 @@ use stack::file::{self, Files, HostFiles, Surroundings};
 use stack::model::{Condition, Limits, Name, Stack};
 use stack::plan::{DesiredContainer, DesiredNat, Kind, Label, Resolved, ResolvedImage, digest_of};
 use stack::reconcile::{
-    Action, Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Event, HealthState,
-    Host, HostError, HostFacts, KernelLimits, Phase, Reactions, RunFacts, StoredContainer, Verb, Volumes, Wish,
-    hosts_text, look, travel,
+    Action, Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualResolver, ActualRoot,
+    Event, HealthState, Host, HostError, HostFacts, KernelLimits, Phase, Reactions, RunFacts, StoredContainer, Verb,
+    Volumes, Wish, hosts_text, look, travel,
 };
 
 /// A host that keeps its objects in memory, holds on to the kernel's rules about them, and dies when its fuse is burnt.
@@ -64,6 +64,8 @@ impl FakeHost {
         {
             let world = self.world.borrow();
             assert!(world.root == ActualRoot::Finished, "the stack's cgroup comes before its containers");
+            let asked = wanted.live.dns.is_none() || world.resolver.as_ref().is_some_and(|resolver| resolver.runs);
+            assert!(asked, "a resolver comes before those who ask it");
             assert!(!world.containers.contains_key(&name), "`{name}` is made twice");
             assert!(!world.missing_layers.contains_key(&wanted.spec.image.name), "layers come before containers");
             if let Some((branch, _)) = wanted.spec.cgroup.split_once(".branch/") {
@@ -96,6 +98,7 @@ impl FakeHost {
             health: HealthState::None,
             links: vec![],
             hosts: None,
+            resolv_conf: None,
             contents: BTreeMap::new(),
             run: RunFacts::default(),
         };
@@ -103,6 +106,7 @@ impl FakeHost {
         self.change(&name, |c| c.limits = self.kernel_limits(&wanted.live.limits))?;
         self.change(&name, |c| c.stored = Some(StoredContainer::from(wanted)))?;
         self.change(&name, |c| c.hosts = Some(hosts_text(&wanted.live.hosts)))?;
+        self.change(&name, |c| c.resolv_conf = resolv_conf(wanted))?;
         self.change(&name, |c| write_contents(c, wanted))?;
         for endpoint in &wanted.spec.endpoints {
             self.change(&name, |c| c.links.push(link(&endpoint.bridge)))?;
@@ -161,6 +165,11 @@ fn write_contents(container: &mut ActualContainer, wanted: &DesiredContainer) {
     container.contents = contents.map(|content| (content.target.clone(), content.content.clone())).collect();
 }
 
+fn resolv_conf(wanted: &DesiredContainer) -> Option<String> {
+    let dns = wanted.live.dns.as_ref()?;
+    Some(format!("nameserver {}\nsearch {}\n", dns.server, dns.search))
+}
+
 fn link(bridge: &str) -> ActualLink {
     ActualLink { bridge: bridge.into(), ifname: format!("v-{bridge}"), up: true, carrier: true, attached: true }
 }
@@ -216,6 +225,7 @@ impl Host for FakeHost {
             Action::CreateRoot => world.root = ActualRoot::Finished,
             Action::RemoveRoot => {
                 assert!(world.containers.is_empty() && world.cgroups.is_empty(), "the stack's cgroup goes last");
+                assert!(world.resolver.is_none(), "the resolver is in it");
                 world.root = ActualRoot::Nothing;
             }
             Action::CreateBranch { name, limits } => {
@@ -259,6 +269,23 @@ impl Host for FakeHost {
                 world.nat = Some(ActualNat { label, parts });
             }
             Action::RemoveNat => world.nat = None,
+            Action::RunResolver(zone) => {
+                assert_eq!(world.root, ActualRoot::Finished, "it lives in the stack's cgroup");
+                for bridge in &zone.bridges {
+                    let held = world.bridges.get(&bridge.name).expect("a bridge comes before its resolver");
+                    assert_eq!(held.address, Some(bridge.gateway));
+                }
+                let runs = world.resolver.as_ref().is_some_and(|resolver| resolver.runs);
+                world.resolver = Some(ActualResolver { zone: Some(zone.clone()), runs });
+                drop(world);
+                self.step()?;
+                self.world.borrow_mut().resolver = Some(ActualResolver { zone: Some(zone.clone()), runs: true });
+            }
+            Action::RemoveResolver => {
+                let asked = world.containers.values().any(|c| c.phase == Phase::Running && !c.links.is_empty());
+                assert!(!asked, "a resolver goes after those who ask it");
+                world.resolver = None;
+            }
             Action::CreateContainer(wanted) => {
                 drop(world);
                 return self.create(wanted);
@@ -276,6 +303,7 @@ impl Host for FakeHost {
                 }
                 if adjust.hosts {
                     self.change(name, |c| c.hosts = Some(hosts_text(&adjust.desired.live.hosts)))?;
+                    self.change(name, |c| c.resolv_conf = resolv_conf(&adjust.desired))?;
                 }
                 for bridge in &adjust.links {
                     self.change(name, |c| {

@@ -29,6 +29,10 @@ mod start;
 pub mod status;
 mod stop;
 
+// What a resolver does as a monitor does it.
+pub(crate) use run::signals;
+pub(crate) use start::{detach, is_alone};
+
 use std::ffi::{CStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
@@ -36,7 +40,7 @@ use std::process::ExitCode;
 /// The first argument that makes this program a monitor. The second is the bundle directory.
 pub const PROGRAM: &CStr = c"stack-monitor";
 /// The number at which a monitor finds its end of the channel.
-const CHANNEL_FD: i32 = 3;
+pub(crate) const CHANNEL_FD: i32 = 3;
 
 /// Runs as a monitor, given all arguments of the process. Call it before anything else is set up.
 ///

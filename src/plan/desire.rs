@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::address::{beside, gateway_of, overlap};
 use super::{
-    AddressError, Capacity, ContainerSpec, ContentSpec, Desired, DesiredBridge, DesiredContainer, DesiredNat, Endpoint,
-    FileSpec, HostsLine, ImageIdentity, LiveSpec, PortTarget, SeccompSpec, SecretSpec, choose_subnet, choose_subnet6,
-    hand_out, promises,
+    AddressError, Capacity, ContainerSpec, ContentSpec, Desired, DesiredBridge, DesiredContainer, DesiredNat, DnsSpec,
+    Endpoint, FileSpec, HostsLine, ImageIdentity, LiveSpec, PortTarget, SeccompSpec, SecretSpec, Zone, choose_subnet,
+    choose_subnet6, hand_out, promises,
 };
 use crate::model::{Bridge, Container, IPV6_MIN_MTU, Name, PortBind, PortMap, Seccomp, Stack};
 
@@ -123,6 +123,7 @@ pub fn desire(stack: &Stack, resolved: &Resolved, kept: &Kept) -> Result<Desired
             true => None,
             false => Some(desire_nat(stack, &bridges, &addresses)?),
         },
+        resolver: Zone::of(&stack.name, &bridges, &containers),
         bridges,
         containers,
         jobs: false,
@@ -287,6 +288,7 @@ fn desire_container(
         log: container.log,
         stop_timeout_ms: u64::try_from(container.stop_timeout.as_millis()).unwrap_or(u64::MAX),
         hosts: hosts(stack, &spec, instance, network),
+        dns: dns(stack, &spec, network),
         contents: contents(container, resolved)?,
     };
     let after = container
@@ -427,6 +429,13 @@ fn hosts(stack: &Stack, spec: &ContainerSpec, instance: &str, network: &Network)
         lines.push(HostsLine { address: Ipv4Addr::LOCALHOST.into(), names: vec![spec.hostname.clone()] });
     }
     lines
+}
+
+/// The resolver of the bridge that is the way out, else of the first.
+fn dns(stack: &Stack, spec: &ContainerSpec, network: &Network) -> Option<DnsSpec> {
+    let endpoint = spec.endpoints.iter().find(|endpoint| endpoint.gateway.is_some()).or(spec.endpoints.first())?;
+    let server = network.bridges[endpoint.bridge.as_str()].gateway.addr();
+    Some(DnsSpec { server, search: stack.name.clone() })
 }
 
 fn desire_nat(

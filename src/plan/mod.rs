@@ -8,6 +8,7 @@ mod label;
 mod picture;
 mod promise;
 mod spec;
+mod zone;
 
 pub use address::{AddressError, choose_subnet, choose_subnet6, hand_out};
 pub use desire::{DesireError, Kept, Resolved, ResolvedImage, bridge_ifname_prefix, desire, instances};
@@ -19,3 +20,4 @@ pub use spec::{
     ContainerSpec, ContentSpec, Endpoint, FileSpec, HostsLine, ImageIdentity, LiveSpec, SeccompSpec, SecretSpec,
     digest_of,
 };
+pub use zone::{DnsSpec, Zone, ZoneBridge, ZoneInstance, ZonePlace};

@@ -9,6 +9,7 @@ use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::DnsSpec;
 use crate::model::{Health, Limits, LogLimits, MountUse, OnChange, Restart, Run, Ulimit, UserSpec, VolumeUse};
 
 /// The part of a container that cannot change without a new one. Its digest is in the container's label; a copy lies in
@@ -121,6 +122,9 @@ pub struct LiveSpec {
     pub stop_timeout_ms: u64,
     /// The names that the container can call others by.
     pub hosts: Vec<HostsLine>,
+    /// Whom it asks for names; `None`: the host's servers, as it is on no bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsSpec>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contents: Vec<ContentSpec>,
 }

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Condition, Name, Place};
-use crate::plan::{Capacity, ContainerSpec, DesiredContainer, Kept, Label, LiveSpec};
+use crate::plan::{Capacity, ContainerSpec, DesiredContainer, Kept, Label, LiveSpec, Zone};
 
 /// Limits as the kernel's files have them, by the kernel's own names, such as `memory.max` → `536870912`.
 pub type KernelLimits = IndexMap<&'static str, String>;
@@ -42,6 +42,7 @@ pub struct Actual {
     pub unbuilt: BTreeMap<String, String>,
     pub bridges: BTreeMap<String, ActualBridge>,
     pub nat: Option<ActualNat>,
+    pub resolver: Option<ActualResolver>,
     pub containers: BTreeMap<String, ActualContainer>,
     /// The host's routes but for those of the stack's own bridges.
     pub routes: Vec<(IpNet, String)>,
@@ -85,6 +86,14 @@ pub struct ActualNat {
     pub parts: BTreeMap<String, String>,
 }
 
+/// The stack's resolver, or what is left of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActualResolver {
+    /// What it was last told.
+    pub zone: Option<Zone>,
+    pub runs: bool,
+}
+
 #[derive(Clone, Debug)]
 pub struct ActualContainer {
     /// From its cgroup. `None`: its making was not finished.
@@ -97,6 +106,8 @@ pub struct ActualContainer {
     pub links: Vec<ActualLink>,
     /// The text of its `/etc/hosts`.
     pub hosts: Option<String>,
+    /// The text of its `/etc/resolv.conf`.
+    pub resolv_conf: Option<String>,
     /// Keyed hashes of what its live files and secrets hold, by where it sees them.
     pub contents: BTreeMap<String, String>,
     pub run: RunFacts,

@@ -24,8 +24,8 @@ pub use crate::runtime::image::{
 pub use crate::runtime::overlay::{OverlayEntry, OverlayEntryKind, TreeAspect, TreeDifference, TreeSize};
 pub use crate::runtime::sys::async_fd::readable;
 pub use actual::{
-    Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Change, HealthState,
-    KernelLimits, Phase, RunFacts, StoredContainer,
+    Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualResolver, ActualRoot, Change,
+    HealthState, KernelLimits, Phase, RunFacts, StoredContainer,
 };
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};

@@ -1,6 +1,7 @@
 //! Holds what should be against what is, field by field, and makes the plan. Decides everything, does nothing.
 
 mod containers;
+mod resolver;
 
 use std::collections::BTreeMap;
 
@@ -32,6 +33,7 @@ pub fn diff(desired: &Desired, actual: &Actual, facts: &dyn HostFacts, volumes: 
     differ.images();
     differ.bridges();
     differ.nat();
+    differ.resolver();
     differ.containers();
     differ.what_nothing_hangs_on_any_more();
     let exposure = exposure::of_plan(desired, actual, facts, &differ.steps);
@@ -424,9 +426,10 @@ impl Differ<'_> {
             .collect()
     }
 
-    /// Bridges, branches and the stack's cgroup go when no container is left on them.
+    /// The resolver, bridges, branches and the stack's cgroup go when no container is left on them.
     fn what_nothing_hangs_on_any_more(&mut self) {
         let containers: Vec<ResourceId> = self.index.keys().filter(|id| id.kind == Kind::Container).cloned().collect();
+        self.resolver_goes(&containers);
         for (name, held) in &self.actual.bridges {
             let wanted = |(wanted, bridge): (&Name, &DesiredBridge)| {
                 wanted.as_str() == name || (!held.labelled && bridge.ifname == held.ifname)
@@ -446,7 +449,7 @@ impl Differ<'_> {
         }
         if self.actual.root != ActualRoot::Nothing && !self.wants_root() {
             let mut needs = containers;
-            needs.extend(self.index.keys().filter(|id| id.kind == Kind::Cgroup).cloned());
+            needs.extend(self.index.keys().filter(|id| matches!(id.kind, Kind::Cgroup | Kind::Resolver)).cloned());
             let draft = Draft::new(root_cgroup(), Verb::Destroy, self.not_wanted(), Action::RemoveRoot);
             self.push(draft, &needs);
         }

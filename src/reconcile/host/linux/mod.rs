@@ -13,6 +13,7 @@ mod nat;
 mod network;
 mod observe;
 mod registries;
+mod resolver;
 mod sync;
 mod usage;
 mod wait;
@@ -275,6 +276,8 @@ impl Host for LinuxHost {
             Action::RemoveBridge { name, ifname } => self.remove_bridge(&name, &ifname).await,
             Action::WriteNat(nat) => self.blocking(move |host| host.write_nat(&nat)).await,
             Action::RemoveNat => self.blocking(|host| host.remove_nat()).await,
+            Action::RunResolver(zone) => self.run_resolver(zone).await,
+            Action::RemoveResolver => self.remove_resolver().await,
             Action::CreateContainer(desired) => self.create_container(*desired).await,
             Action::ReplaceContainer(desired) => {
                 self.remove_container(&desired.instance, LinksOf::Deleted).await?;

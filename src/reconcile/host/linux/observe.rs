@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::bundle::{HOSTS, copies};
+use super::bundle::{HOSTS, RESOLV_CONF, copies};
 use super::cgroups::FoundCgroups;
 use super::container::{STORED, read_bounded};
 use super::network::{v4_addresses, v6_addresses};
@@ -48,6 +48,7 @@ impl LinuxHost {
             missing_bytes: self.missing_bytes(),
             unbuilt: self.unbuilt(),
             nat: self.observe_nat()?,
+            resolver: self.observe_resolver(),
             bridges,
             containers,
         })
@@ -103,7 +104,8 @@ impl LinuxHost {
     ) -> Result<BTreeMap<String, ActualContainer>, HostError> {
         let mut links_of = self.links_by_instance(links);
         let mut names: BTreeSet<String> = cgroups.containers.keys().cloned().collect();
-        names.extend(folder_names(&self.stack_folder()));
+        // What is not an instance's begins with a dot.
+        names.extend(folder_names(&self.stack_folder()).into_iter().filter(|name| !name.starts_with('.')));
         names.extend(links_of.keys().cloned());
         let mut containers = BTreeMap::new();
         for name in names {
@@ -163,7 +165,8 @@ impl LinuxHost {
             phase: phase(&found),
             health: health(&found),
             links,
-            hosts: read_bounded(&bundle.join(HOSTS)).ok().and_then(|bytes| String::from_utf8(bytes).ok()),
+            hosts: read_text(&bundle.join(HOSTS)),
+            resolv_conf: read_text(&bundle.join(RESOLV_CONF)),
             run: facts(&found),
         })
     }
@@ -179,6 +182,10 @@ impl LinuxHost {
             .filter_map(|(target, copy)| Some((target.to_string(), self.hash_content(&bundle.join(copy)).ok()?)))
             .collect()
     }
+}
+
+fn read_text(path: &Path) -> Option<String> {
+    String::from_utf8(read_bounded(path).ok()?).ok()
 }
 
 fn other_links(links: &[ObservedLink]) -> Vec<String> {
