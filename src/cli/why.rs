@@ -59,7 +59,7 @@ fn place(id: &ResourceId, looked: &Looked) -> Option<crate::model::Place> {
     let name = match id.kind {
         Kind::Container => looked.desired.containers.get(&id.name)?.container.as_str(),
         Kind::Bridge | Kind::Cgroup | Kind::Volume | Kind::Image => &id.name,
-        Kind::Sysctl | Kind::Nat | Kind::Veth => return None,
+        Kind::Sysctl | Kind::Nat | Kind::Veth | Kind::Resolver => return None,
     };
     looked.desired.origins.place(&format!("{}.{name}", id.kind))
 }

@@ -265,6 +265,7 @@ mod tests {
             health,
             links: vec![],
             hosts: None,
+            resolv_conf: None,
             contents: Default::default(),
             run: RunFacts::default(),
         }

@@ -30,6 +30,11 @@ pub(super) fn now(id: &ResourceId, known: &Known) -> String {
             }
             None => NOT_THERE.into(),
         },
+        Kind::Resolver => match &actual.resolver {
+            Some(resolver) if resolver.runs => "answers".into(),
+            Some(_) => "does not run".into(),
+            None => NOT_THERE.into(),
+        },
         Kind::Sysctl | Kind::Veth => String::new(),
     }
 }
