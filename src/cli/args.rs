@@ -50,7 +50,7 @@ pub enum Command {
     Down(DownArgs),
     /// Show what runs, where it listens and how it is.
     Ps(PsArgs),
-    /// Explain a container, bridge, image, volume or branch: what it is, what would change, what is wrong.
+    /// Say why a container, a bridge or an image is as it is.
     Why(WhyArgs),
     /// Show what containers use.
     Stats(StatsArgs),
