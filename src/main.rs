@@ -11,6 +11,9 @@ fn main() -> std::process::ExitCode {
             None => std::process::ExitCode::from(64),
         };
     }
+    if arguments.peek().is_some_and(stack::resolver::is_resolver) {
+        return stack::resolver::main(arguments);
+    }
     if arguments.peek().is_some_and(stack::build::is_step) {
         return stack::build::step_main(arguments);
     }

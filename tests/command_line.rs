@@ -20,7 +20,7 @@ const STACK: &str = env!("CARGO_BIN_EXE_stack");
 #[test]
 fn every_command_has_help() {
     expect("help", &["--help"]);
-    for command in ["up", "watch", "diff", "down", "ps", "stats", "logs", "exec", "check", "graph", "seccomp"] {
+    for command in ["up", "watch", "diff", "down", "ps", "why", "stats", "logs", "exec", "check", "graph", "seccomp"] {
         expect(&format!("help-{command}"), &[command, "--help"]);
     }
     let version = stack(&["--version"]);

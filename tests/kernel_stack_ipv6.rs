@@ -220,6 +220,11 @@ fn replicas_share_ports_and_their_name_by_both_protocols() {
         assert_eq!(call(|line| neighbour.sh(line), service, 80), None, "a service is of its bridge alone");
     }
     assert_in_sync(&host);
+    // What nft prints, nft takes, and it is the same table.
+    host.sh("nft list ruleset > ruleset && nft flush ruleset && nft -f ruleset");
+    for address in [HOST6, HOST] {
+        assert_eq!(seen(&|| call(|line| neighbour.sh(line), address, 8081)), both, "at {address}, read again");
+    }
 }
 
 #[test]

@@ -28,6 +28,13 @@ fn stats_tell_use_limits_and_throttling() {
     assert_eq!(first["memory_limit"], 48 << 20);
     assert_eq!((&first["cpu_limit"], &first["pids_limit"]), (&serde_json::json!(0.1), &serde_json::json!(9)));
     assert!(first["memory"].as_u64().unwrap() > 0 && first["pids"].as_u64().unwrap() >= 1, "{first}");
+    // However many want the processors, its quota bounds what it gets.
+    let share = first["cpu_share"].as_f64().unwrap();
+    assert!(share > 0.0 && share <= 0.1, "{share}");
+    let above: Vec<&Value> = first["memory_above"].as_array().unwrap().iter().collect();
+    assert!(above[0]["group"].as_str().unwrap().ends_with("/shop/small.branch"), "{above:?}");
+    assert_eq!(above[0]["limit"], 48 << 20);
+    assert!(above[1]["group"].as_str().unwrap().ends_with("/shop") && above[1]["limit"].is_null(), "{above:?}");
     let second = stats(&host, "box");
     let grown = |field: &str| second[field].as_u64().unwrap() - first[field].as_u64().unwrap();
     // What it got is what its periods allow, however long this took: at most a slice of 5 ms beyond for each processor.

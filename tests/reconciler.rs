@@ -12,9 +12,9 @@ use stack::plan::{
     DesiredContainer, DesiredNat, Kind, Label, Resolved, ResolvedImage, digest_of, generations, slot_of,
 };
 use stack::reconcile::{
-    Action, Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Event, HealthState,
-    Host, HostError, HostFacts, KernelLimits, Phase, Reactions, Roll, RunFacts, Step, StoredContainer, Verb, Volumes,
-    Wish, hosts_text, look, travel,
+    Action, Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualResolver, ActualRoot,
+    Event, HealthState, Host, HostError, HostFacts, KernelLimits, Phase, Reactions, Roll, RunFacts, Step,
+    StoredContainer, Verb, Volumes, Wish, hosts_text, look, travel,
 };
 
 /// A host that keeps its objects in memory, holds on to the kernel's rules about them, and dies when its fuse is burnt.
@@ -75,6 +75,8 @@ impl FakeHost {
         {
             let world = self.world.borrow();
             assert!(world.root == ActualRoot::Finished, "the stack's cgroup comes before its containers");
+            let asked = wanted.live.dns.is_none() || world.resolver.as_ref().is_some_and(|resolver| resolver.runs);
+            assert!(asked, "a resolver comes before those who ask it");
             assert!(!world.containers.contains_key(&name), "`{name}` is made twice");
             assert!(!world.missing_layers.contains_key(&wanted.spec.image.name), "layers come before containers");
             if let Some((branch, _)) = wanted.spec.cgroup.split_once(".branch/") {
@@ -107,6 +109,7 @@ impl FakeHost {
             health: HealthState::None,
             links: vec![],
             hosts: None,
+            resolv_conf: None,
             contents: BTreeMap::new(),
             run: RunFacts::default(),
         };
@@ -114,6 +117,7 @@ impl FakeHost {
         self.change(&name, |c| c.limits = self.kernel_limits(&wanted.live.limits))?;
         self.change(&name, |c| c.stored = Some(StoredContainer::from(wanted)))?;
         self.change(&name, |c| c.hosts = Some(hosts_text(&wanted.live.hosts)))?;
+        self.change(&name, |c| c.resolv_conf = resolv_conf(wanted))?;
         self.change(&name, |c| write_contents(c, wanted))?;
         for endpoint in &wanted.spec.endpoints {
             self.change(&name, |c| c.links.push(link(&endpoint.bridge)))?;
@@ -227,6 +231,11 @@ fn write_contents(container: &mut ActualContainer, wanted: &DesiredContainer) {
     container.contents = contents.map(|content| (content.target.clone(), content.content.clone())).collect();
 }
 
+fn resolv_conf(wanted: &DesiredContainer) -> Option<String> {
+    let dns = wanted.live.dns.as_ref()?;
+    Some(format!("nameserver {}\nsearch {}\n", dns.server, dns.search))
+}
+
 fn link(bridge: &str) -> ActualLink {
     ActualLink { bridge: bridge.into(), ifname: format!("v-{bridge}"), up: true, carrier: true, attached: true }
 }
@@ -294,6 +303,7 @@ impl Host for FakeHost {
             Action::CreateRoot => world.root = ActualRoot::Finished,
             Action::RemoveRoot => {
                 assert!(world.containers.is_empty() && world.cgroups.is_empty(), "the stack's cgroup goes last");
+                assert!(world.resolver.is_none(), "the resolver is in it");
                 world.root = ActualRoot::Nothing;
             }
             Action::CreateBranch { name, limits } => {
@@ -339,6 +349,23 @@ impl Host for FakeHost {
                 self.look_at_targets();
             }
             Action::RemoveNat => world.nat = None,
+            Action::RunResolver(zone) => {
+                assert_eq!(world.root, ActualRoot::Finished, "it lives in the stack's cgroup");
+                for bridge in &zone.bridges {
+                    let held = world.bridges.get(&bridge.name).expect("a bridge comes before its resolver");
+                    assert_eq!(held.address, Some(bridge.gateway));
+                }
+                let runs = world.resolver.as_ref().is_some_and(|resolver| resolver.runs);
+                world.resolver = Some(ActualResolver { zone: Some(zone.clone()), runs });
+                drop(world);
+                self.step()?;
+                self.world.borrow_mut().resolver = Some(ActualResolver { zone: Some(zone.clone()), runs: true });
+            }
+            Action::RemoveResolver => {
+                let asked = world.containers.values().any(|c| c.phase == Phase::Running && !c.links.is_empty());
+                assert!(!asked, "a resolver goes after those who ask it");
+                world.resolver = None;
+            }
             Action::CreateContainer(wanted) => {
                 drop(world);
                 return self.create(wanted);
@@ -360,6 +387,7 @@ impl Host for FakeHost {
                 }
                 if adjust.hosts {
                     self.change(name, |c| c.hosts = Some(hosts_text(&adjust.desired.live.hosts)))?;
+                    self.change(name, |c| c.resolv_conf = resolv_conf(&adjust.desired))?;
                 }
                 for bridge in &adjust.links {
                     self.change(name, |c| {
@@ -486,7 +514,7 @@ impl Draft {
         let text = self.text();
         let variables = HashMap::new();
         let files: &dyn Files = &HostFiles;
-        let surroundings = Surroundings { variables: &variables, folder: "/".into(), files };
+        let surroundings = Surroundings { variables: &variables, folder: "/".into(), files, profiles: &[] };
         match file::parse("stack.toml", &text, &surroundings) {
             Ok(stack) => stack,
             Err(diagnostics) => panic!("{text}\n{}", diagnostics.render(file::Look::Plain)),
@@ -654,7 +682,7 @@ fn shop() -> (Stack, FakeHost) {
         [container.b]\nimage = \"app\"\nbridge = [\"x\"]\nafter = { a = \"started\" }\n\
         [container.c]\nimage = \"app\"\n";
     let variables = HashMap::new();
-    let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles };
+    let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles, profiles: &[] };
     let stack = file::parse("stack.toml", text, &surroundings).expect("a good file");
     let host = host_with(&stack);
     host.touched.borrow_mut().clear();
@@ -712,6 +740,43 @@ fn a_container_that_completed_is_as_it_should_be() {
     assert_eq!(go(&host, &Wish::Stack(&stack)), (0, vec![]));
 }
 
+/// What `up` does with a job that ended with `code`, whose `LEVEL` is another one since. The look after it finds nothing to do.
+fn check_job(run: &str, code: i32, level: &str, expect: Option<Verb>) {
+    let stack = |level: &str| {
+        let text = format!(
+            "name = \"shop\"\n[container.job]\nimage = \"host:\"\ntype = \"oneshot\"\nrun = \"{run}\"\nenv = {{ LEVEL = \"{level}\" }}\n"
+        );
+        let variables = HashMap::new();
+        let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles, profiles: &[] };
+        file::parse("stack.toml", &text, &surroundings).expect("a good file")
+    };
+    let host = host_with(&stack("info"));
+    host.world.borrow_mut().containers.get_mut("job").unwrap().phase = Phase::Exited { code };
+    let wanted = stack(level);
+    let (left, planned) = go(&host, &Wish::Run(&wanted));
+    let expected: Vec<(Verb, String)> = expect.into_iter().map(|verb| (verb, "container job".to_string())).collect();
+    assert_eq!((left, planned), (0, expected), "{run} {code} {level}");
+    host.world.borrow_mut().containers.get_mut("job").unwrap().phase = Phase::Exited { code: 0 };
+    assert_eq!(go(&host, &Wish::Stack(&wanted)), (0, vec![]), "a look that is no `up` runs no job: {run} {level}");
+}
+
+#[test]
+fn a_completed_job_runs_again_when_its_rule_says_so() {
+    check_job("once", 0, "info", None);
+    check_job("once", 0, "debug", None);
+    check_job("on-change", 0, "info", None);
+    check_job("on-change", 0, "debug", Some(Verb::Replace));
+    check_job("always", 0, "info", Some(Verb::Restart));
+    check_job("always", 0, "debug", Some(Verb::Replace));
+}
+
+#[test]
+fn a_failed_job_runs_again_whatever_its_rule() {
+    for run in ["once", "on-change", "always"] {
+        check_job(run, 3, "info", Some(Verb::Restart));
+    }
+}
+
 #[test]
 fn a_failed_step_skips_what_hangs_on_it_and_nothing_else() {
     struct Broken(FakeHost);
@@ -760,7 +825,7 @@ fn followed(on_change: &str) -> (Stack, FakeHost) {
          mount = [{{ bind = \"/etc/passwd\", target = \"/app.conf\", on_change = \"{on_change}\" }}]\n"
     );
     let variables = HashMap::new();
-    let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles };
+    let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles, profiles: &[] };
     let stack = file::parse("stack.toml", &text, &surroundings).expect("a good file");
     let host = FakeHost::new(&stack.name);
     host.files.borrow_mut().insert("/etc/passwd".into(), "old".into());

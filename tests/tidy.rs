@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms, and what each may use of the house. `runtime` uses nothing but itself.
-const MAY_USE: [(&str, &[&str]); 9] = [
-    ("cli", &["watch", "reconcile", "build", "monitor", "plan", "file", "model", "runtime"]),
+const MAY_USE: [(&str, &[&str]); 10] = [
+    ("cli", &["watch", "reconcile", "resolver", "build", "monitor", "plan", "file", "model", "runtime"]),
     ("watch", &["reconcile", "plan", "file", "model"]),
-    ("reconcile", &["build", "monitor", "plan", "file", "model", "runtime"]),
+    ("reconcile", &["resolver", "build", "monitor", "plan", "file", "model", "runtime"]),
+    ("resolver", &["monitor", "plan", "model", "runtime"]),
     ("plan", &["file", "model"]),
     ("file", &["model"]),
     ("model", &[]),

@@ -50,6 +50,8 @@ pub enum Command {
     Down(DownArgs),
     /// Show what runs, where it listens and how it is.
     Ps(PsArgs),
+    /// Say why a container, a bridge or an image is as it is.
+    Why(WhyArgs),
     /// Show what containers use.
     Stats(StatsArgs),
     /// Show what containers use, again each second.
@@ -77,6 +79,29 @@ pub struct FileArg {
     /// The stack file [default: stack.toml in this folder].
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub profiles: ProfileArg,
+}
+
+/// The profiles that a stack file is read with.
+#[derive(Clone, Debug, Args)]
+pub struct ProfileArg {
+    /// Read the file with this profile; may be given several times.
+    #[arg(
+        long = "profile",
+        value_name = "PROFILE",
+        env = "STACK_PROFILE",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    profile: Vec<String>,
+}
+
+impl ProfileArg {
+    /// In the order in which their overrides hold; an empty STACK_PROFILE chooses none.
+    pub fn chosen(&self) -> Vec<String> {
+        self.profile.iter().filter(|name| !name.is_empty()).cloned().collect()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -92,7 +117,7 @@ pub struct UpArgs {
     /// Build every image anew, also where nothing changed.
     #[arg(long)]
     pub build: bool,
-    /// Wait until every container with a health probe is healthy.
+    /// Wait until every container with a health probe is healthy, and every job has completed.
     #[arg(long)]
     pub wait: bool,
     /// Go on watching: see `stack watch --help`.
@@ -173,6 +198,21 @@ pub struct PsArgs {
     /// Every stack of this host.
     #[arg(short, long)]
     pub all: bool,
+    /// Only say whether all that should run runs and is healthy: status 0, or 1 and a line that names what is not.
+    #[arg(long)]
+    pub check: bool,
+    /// Print it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// What to explain: `web` is whatever has that name, a container with its replicas first; `bridge.web` is one kind.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    #[command(flatten)]
+    pub file: FileArg,
     /// Print it as JSON.
     #[arg(long)]
     pub json: bool,
@@ -198,6 +238,8 @@ pub struct LogsArgs {
     /// The stack file [default: stack.toml in this folder]. `-f` follows, as everywhere in the field.
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub profiles: ProfileArg,
     /// Go on as more is written.
     #[arg(short, long)]
     pub follow: bool,

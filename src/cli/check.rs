@@ -2,26 +2,32 @@
 
 use std::process::ExitCode;
 
-use super::args::CheckArgs;
+use super::args::{CheckArgs, Global};
 use super::context::{file_paths, load, variables};
 use super::exit::Exit;
-use super::style::{GOOD, paint};
+use super::style::{GOOD, WARN, paint};
 use crate::file;
+use crate::model::Stack;
+use crate::plan::promises;
+use crate::reconcile::capacity;
 
-pub fn run(args: &CheckArgs) -> ExitCode {
+pub fn run(global: &Global, args: &CheckArgs) -> ExitCode {
     let mut exit = Exit::Ok;
     let mut documents = Vec::new();
     for path in file_paths(&args.files, &args.file) {
         if args.json {
-            let examined = file::examine(&path, &variables());
+            let examined = file::examine(&path, &variables(), &args.file.profiles.chosen());
             let valid = examined.stack.is_some();
             if !valid {
                 exit = Exit::File;
             }
-            documents.push(serde_json::json!({ "file": path, "valid": valid, "diagnostics": examined.diagnostics }));
+            let notes = examined.stack.as_ref().map(|stack| notes(global, stack)).unwrap_or_default();
+            documents.push(serde_json::json!({
+                "file": path, "valid": valid, "diagnostics": examined.diagnostics, "notes": notes,
+            }));
             continue;
         }
-        match load(&path) {
+        match load(&path, &args.file.profiles) {
             Ok(stack) => {
                 let containers = match stack.containers.len() {
                     1 => "1 container".to_string(),
@@ -29,6 +35,9 @@ pub fn run(args: &CheckArgs) -> ExitCode {
                 };
                 let counts = format!("stack {}, {containers}", stack.name);
                 anstream::println!("{} {} ({counts})", paint(GOOD, "ok"), path.display());
+                for note in notes(global, &stack) {
+                    anstream::eprintln!("{}", paint(WARN, format!("note: {note}")));
+                }
             }
             Err(wrong) => exit = wrong,
         }
@@ -37,4 +46,9 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         anstream::println!("{:#}", serde_json::json!(documents));
     }
     exit.into()
+}
+
+/// What the file promises beyond this host.
+fn notes(global: &Global, stack: &Stack) -> Vec<String> {
+    capacity(&global.data_dir).map(|capacity| promises(stack, &capacity)).unwrap_or_default()
 }

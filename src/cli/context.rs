@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{FileArg, Global};
+use super::args::{FileArg, Global, ProfileArg};
 use super::exit::Exit;
 use super::style::{BAD, DIM, paint};
 use crate::file;
@@ -32,8 +32,8 @@ pub fn file_paths(positional: &[PathBuf], flag: &FileArg) -> Vec<PathBuf> {
 }
 
 /// Reads and checks a stack file; prints what is wrong with it.
-pub fn load(path: &Path) -> Result<Stack, Exit> {
-    let examined = file::examine(path, &variables());
+pub fn load(path: &Path, profiles: &ProfileArg) -> Result<Stack, Exit> {
+    let examined = file::examine(path, &variables(), &profiles.chosen());
     if !examined.diagnostics.is_empty() {
         anstream::eprint!("{}", examined.diagnostics.render(look_of_stderr()));
     }

@@ -14,9 +14,9 @@ pub fn run(global: &Global, args: &DiffArgs) -> ExitCode {
 
 fn show(global: &Global, args: &DiffArgs) -> Result<Exit, Exit> {
     let path = file_path(args.path.as_ref(), &args.file);
-    let stack = load(&path)?;
+    let stack = load(&path, &args.file.profiles)?;
     let host = host(global, &stack.name)?;
-    let looked = wait_for(look(&host, &Wish::Stack(&stack)))?.map_err(|error| road_failed(&error))?;
+    let looked = wait_for(look(&host, &Wish::Run(&stack)))?.map_err(|error| road_failed(&error))?;
     match args.json {
         true => anstream::println!("{:#}", super::show::plan_json(&looked.plan)),
         false => anstream::print!("{}", plan(&looked.plan, &path.display().to_string(), Tense::Would)),

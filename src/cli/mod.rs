@@ -21,6 +21,7 @@ mod style;
 mod terminal;
 mod up;
 mod watch;
+mod why;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -53,11 +54,12 @@ pub fn run() -> ExitCode {
         Command::Diff(args) => diff::run(&cli.global, &args),
         Command::Down(args) => down::run(&cli.global, &args),
         Command::Ps(args) => ps::run(&cli.global, &args),
+        Command::Why(args) => why::run(&cli.global, &args),
         Command::Stats(args) => stats::run(&cli.global, &args),
         Command::Top(args) => stats::run_top(&cli.global, &args),
         Command::Logs(args) => logs::run(&cli.global, &args),
         Command::Exec(args) => exec::run(&cli.global, &args),
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => check::run(&cli.global, &args),
         // Taken before it comes to this, unless flags of `stack` itself stand before it.
         Command::Oci => oci::run([]),
         Command::Graph(args) => graph::run(&args),

@@ -8,20 +8,20 @@ use super::args::{Global, PsArgs};
 use super::context::{failed, file_path, host, load, wait_for};
 use super::exit::Exit;
 use super::show::{self, JSON_VERSION};
-use super::style::{BOLD, DIM, WARN, paint};
-use crate::model::Name;
-use crate::reconcile::{Actual, ActualContainer, Host, LinuxHost};
+use super::style::{BAD, BOLD, DIM, GOOD, WARN, paint};
+use crate::model::{Name, Stack};
+use crate::reconcile::why::ailments;
+use crate::reconcile::{Actual, ActualContainer, Host, LinuxHost, Phase};
 
 pub fn run(global: &Global, args: &PsArgs) -> ExitCode {
-    ps(global, args).map_or_else(|exit| exit, |()| Exit::Ok).into()
+    match args.check {
+        true => check(global, args).unwrap_or_else(|exit| exit).into(),
+        false => ps(global, args).map_or_else(|exit| exit, |()| Exit::Ok).into(),
+    }
 }
 
 fn ps(global: &Global, args: &PsArgs) -> Result<(), Exit> {
-    let path = file_path(None, &args.file);
-    let stacks = match args.all || (args.file.file.is_none() && !path.exists()) {
-        true => LinuxHost::stacks(&global.run_dir),
-        false => vec![load(&path)?.name],
-    };
+    let stacks: Vec<Name> = stacks(global, args)?.into_iter().map(|(name, _)| name).collect();
     let mut documents = Vec::new();
     for stack in &stacks {
         let actual = observe(global, stack)?;
@@ -43,6 +43,38 @@ fn ps(global: &Global, args: &PsArgs) -> Result<(), Exit> {
     Ok(())
 }
 
+/// Which stacks are asked about: that of the file, or without one all that there are.
+fn stacks(global: &Global, args: &PsArgs) -> Result<Vec<(Name, Option<Stack>)>, Exit> {
+    let path = file_path(None, &args.file);
+    if args.all || (args.file.file.is_none() && !path.exists()) {
+        return Ok(LinuxHost::stacks(&global.run_dir).into_iter().map(|name| (name, None)).collect());
+    }
+    let stack = load(&path, &args.file.profiles)?;
+    Ok(vec![(stack.name.clone(), Some(stack))])
+}
+
+/// Says in one line whether all is well, for who watches this host.
+fn check(global: &Global, args: &PsArgs) -> Result<Exit, Exit> {
+    let (mut wrong, mut count) = (Vec::new(), 0);
+    let stacks = stacks(global, args)?;
+    for (name, stack) in &stacks {
+        let actual = observe(global, name)?;
+        count += actual.containers.len();
+        let prefix = if stacks.len() > 1 { format!("{name}: ") } else { String::new() };
+        wrong.extend(ailments(stack.as_ref(), &actual).into_iter().map(|text| format!("{prefix}{text}")));
+    }
+    let containers = if count == 1 { "1 container".into() } else { format!("{count} containers") };
+    match args.json {
+        true => {
+            let document = serde_json::json!({ "version": JSON_VERSION, "ok": wrong.is_empty(), "wrong": wrong });
+            anstream::println!("{document:#}");
+        }
+        false if wrong.is_empty() => anstream::println!("{} {containers}, all well", paint(GOOD, "ok:")),
+        false => anstream::println!("{} {}", paint(BAD, "wrong:"), wrong.join("; ")),
+    }
+    Ok(if wrong.is_empty() { Exit::Ok } else { Exit::Failed })
+}
+
 fn observe(global: &Global, stack: &Name) -> Result<Actual, Exit> {
     let host = host(global, stack)?;
     wait_for(host.observe(stack))?.map_err(|error| failed(&error.chain(), &[]))
@@ -58,7 +90,7 @@ pub fn table(actual: &Actual, stack: &str) -> String {
     for (instance, container) in &actual.containers {
         rows.push(vec![
             instance.clone(),
-            container.phase.to_string(),
+            state(container),
             container.health.to_string(),
             uptime(container),
             restarts(container),
@@ -73,6 +105,15 @@ pub fn table(actual: &Actual, stack: &str) -> String {
         }
     }
     out
+}
+
+/// A job that ended well has done what it is for.
+fn state(container: &ActualContainer) -> String {
+    let is_job = container.stored.as_ref().is_some_and(|stored| stored.live.job.is_some());
+    match container.phase {
+        Phase::Exited { code: 0 } if is_job => "completed".into(),
+        _ => container.phase.to_string(),
+    }
 }
 
 fn restarts(container: &ActualContainer) -> String {
@@ -125,6 +166,7 @@ pub fn json(actual: &Actual) -> serde_json::Value {
             "name": instance,
             "image": container.stored.as_ref().map(|stored| &stored.spec.image),
             "phase": container.phase,
+            "job": container.stored.as_ref().and_then(|stored| stored.live.job),
             "health": container.health,
             "addresses": addresses(container),
             "addresses6": addresses6(container),

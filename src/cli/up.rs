@@ -19,7 +19,9 @@ pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
     let files = file_paths(&args.files, &args.file);
     if args.watch {
         return match &files[..] {
-            [file] => watch::follow(global, file, None, args.json).unwrap_or_else(|exit| exit).into(),
+            [file] => {
+                watch::follow(global, file, &args.file.profiles, None, args.json).unwrap_or_else(|exit| exit).into()
+            }
             _ => {
                 failed("`--watch` follows one stack file", &["start a `stack watch` for each"]);
                 Exit::Usage.into()
@@ -35,7 +37,7 @@ pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
 }
 
 fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
-    let stack = load(path)?;
+    let stack = load(path, &args.file.profiles)?;
     if stack.containers.values().any(Container::runs_commands) {
         // A process in a container must never find our file behind /proc/self/exe.
         protect_this_program().map_err(|error| failed(&error.to_string(), &[]))?;
@@ -44,12 +46,12 @@ fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
     let rebuild = if args.build { Rebuild::All } else { Rebuild::Changed };
     let host = host(global, &stack.name)?.with_renewal(renewal).with_rebuild(rebuild);
     let _lock = host.lock().map_err(|error| lock_failed(&error))?;
-    let wish = Wish::Stack(&stack);
+    let wish = Wish::Run(&stack);
     let (travelled, sick) = wait_for(async {
         let travelled = road(&host, &wish, &Shown { file: path, json: args.json }).await?;
         let sick = match args.wait && travelled.report.succeeded() {
             true => tokio::select! {
-                sick = wait_for_health(&host, &stack) => sick,
+                sick = wait_for_all(&host, &stack) => sick,
                 // What was asked for stands; only the waiting ends.
                 Ok(()) = tokio::signal::ctrl_c() => return Ok((travelled, Some(Exit::Interrupted))),
             },
@@ -79,7 +81,7 @@ pub struct Shown<'a> {
 /// Goes the whole road: looks, shows the plan, carries it out, looks again.
 pub async fn road(host: &LinuxHost, wish: &Wish<'_>, shown: &Shown<'_>) -> Result<Travelled, RoadError> {
     let _held = match wish {
-        Wish::Stack(_) => Some(host.hold_images()?),
+        Wish::Stack(_) | Wish::Run(_) => Some(host.hold_images()?),
         Wish::Nothing { .. } => None,
     };
     let looked: Looked = look(host, wish).await?;
@@ -101,11 +103,17 @@ pub async fn road(host: &LinuxHost, wish: &Wish<'_>, shown: &Shown<'_>) -> Resul
     Ok(travelled)
 }
 
-async fn wait_for_health(host: &LinuxHost, stack: &Stack) -> Option<Exit> {
+/// Waits until what has a probe is healthy and what is to end has ended.
+async fn wait_for_all(host: &LinuxHost, stack: &Stack) -> Option<Exit> {
     let mut sick = None;
-    for (name, container) in stack.containers.iter().filter(|(_, container)| container.health.is_some()) {
+    for (name, container) in &stack.containers {
+        let condition = match (container.job, &container.health) {
+            (Some(_), _) => Condition::Completed,
+            (None, Some(_)) => Condition::Healthy,
+            (None, None) => continue,
+        };
         for slot in crate::plan::instances(name, container) {
-            if let Err(error) = host.reached(&host.instance_in(&slot), Condition::Healthy).await {
+            if let Err(error) = host.reached(&host.instance_in(&slot), condition).await {
                 sick = Some(failed(&error.chain(), &[]));
             }
         }

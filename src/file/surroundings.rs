@@ -1,4 +1,4 @@
-//! What a stack file's meaning hangs on besides its text: variables, the folder that paths begin at, and files.
+//! What a stack file's meaning hangs on besides its text: variables, the folder that paths begin at, files, and profiles.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,6 +12,8 @@ pub struct Surroundings<'a> {
     /// Absolute; relative paths of the file begin here.
     pub folder: PathBuf,
     pub files: &'a dyn Files,
+    /// The profiles that were chosen, in the order in which their overrides hold.
+    pub profiles: &'a [String],
 }
 
 /// The files that a stack file names.
@@ -20,6 +22,10 @@ pub trait Files {
     fn kind(&self, path: &Path) -> io::Result<FileKind>;
     /// The content of a file, at most `limit` bytes of it; more is an error.
     fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>>;
+    /// The one path of what is at `path`, by which two spellings of it are told to be the same.
+    fn real(&self, path: &Path) -> PathBuf {
+        path.to_path_buf()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +52,10 @@ impl FileKind {
 pub struct HostFiles;
 
 impl Files for HostFiles {
+    fn real(&self, path: &Path) -> PathBuf {
+        std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
+    }
+
     fn kind(&self, path: &Path) -> io::Result<FileKind> {
         let found = std::fs::metadata(path)?.file_type();
         Ok(match found {

@@ -71,13 +71,18 @@ impl Launcher {
 
     /// Starts the monitor of a bundle, which holds `monitor.json` and `config.json`. Within a tokio runtime.
     pub fn spawn(&self, bundle: &Path) -> Result<MonitorHandle, ClientError> {
+        self.spawn_as(PROGRAM, bundle)
+    }
+
+    /// Starts this program under another name than a monitor's, with a folder of its own.
+    pub(crate) fn spawn_as(&self, name: &CStr, bundle: &Path) -> Result<MonitorHandle, ClientError> {
         let failed = |source| ClientError::Spawn { bundle: bundle.to_owned(), source };
         let path = CString::new(bundle.as_os_str().as_bytes()).map_err(|_| failed(Errno::EINVAL))?;
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(failed)?;
         // Flags belong to each end: the monitor's blocks.
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
-        let pid = spawn_program(&self.program, &path, theirs.as_fd()).map_err(failed)?;
+        let pid = spawn_program(&self.program, &[name, &path], theirs.as_fd()).map_err(failed)?;
         // Not yet waited for, so the number is still this child's.
         let pidfd = open_pidfd(pid).map_err(failed)?;
         let channel = async_fd::readable(ours).map_err(|error| failed(errno_of(&error)))?;
@@ -102,6 +107,11 @@ impl MonitorHandle {
     pub async fn go(self) -> Result<i32, ClientError> {
         send_message(self.channel.get_ref(), &Message::Go)
             .map_err(|source| ClientError::Channel { bundle: self.bundle.clone(), source })?;
+        self.started().await
+    }
+
+    /// Waits until what was started says that it runs. Returns its process number.
+    pub(crate) async fn started(self) -> Result<i32, ClientError> {
         match self.receive().await? {
             Message::Started { pid } => Ok(pid),
             other => Err(self.unexpected(other)),
@@ -183,12 +193,12 @@ pub struct Stopping {
 
 /// Asks the monitor of a bundle to stop its container and exit. `None`: there is no such monitor any more.
 pub fn stop(bundle: &Path) -> Result<Option<Stopping>, ClientError> {
-    signal_monitor(bundle, Signal::SIGTERM).map(|pidfd| pidfd.map(|pidfd| Stopping { pidfd }))
+    signal_monitor(bundle, Signal::SIGTERM)
 }
 
 /// Asks the monitor of a bundle to take the live settings of its spec. `false`: there is no such monitor any more.
 pub fn reload(bundle: &Path) -> Result<bool, ClientError> {
-    signal_monitor(bundle, Signal::SIGHUP).map(|pidfd| pidfd.is_some())
+    signal_monitor(bundle, Signal::SIGHUP).map(|stopping| stopping.is_some())
 }
 
 /// Sends a signal to the container's PID 1. `false`: it does not run now.
@@ -204,7 +214,7 @@ pub fn signal_container(bundle: &Path, signal: i32) -> Result<bool, ClientError>
 
 /// Kills the monitor of a bundle; its container dies with it. `None`: there is no such monitor any more.
 pub fn kill(bundle: &Path) -> Result<Option<Stopping>, ClientError> {
-    signal_monitor(bundle, Signal::SIGKILL).map(|pidfd| pidfd.map(|pidfd| Stopping { pidfd }))
+    signal_monitor(bundle, Signal::SIGKILL)
 }
 
 impl Stopping {
@@ -224,14 +234,18 @@ impl AsFd for Stopping {
     }
 }
 
-fn signal_monitor(bundle: &Path, signal: Signal) -> Result<Option<OwnedFd>, ClientError> {
+fn signal_monitor(bundle: &Path, signal: Signal) -> Result<Option<Stopping>, ClientError> {
     let Some(status) = Status::load(bundle)? else { return Ok(None) };
-    let monitor = status.monitor();
-    let Some(pidfd) = open_verified(monitor)? else { return Ok(None) };
+    signal_verified(status.monitor(), signal)
+}
+
+/// Sends a signal to this very process. `None`: it has ended.
+pub(crate) fn signal_verified(process: ProcessId, signal: Signal) -> Result<Option<Stopping>, ClientError> {
+    let Some(pidfd) = open_verified(process)? else { return Ok(None) };
     match signal_process(&pidfd, signal as i32) {
-        Ok(()) => Ok(Some(pidfd)),
+        Ok(()) => Ok(Some(Stopping { pidfd })),
         Err(Errno::ESRCH) => Ok(None),
-        Err(source) => Err(ClientError::Signal { pid: monitor.pid, source }),
+        Err(source) => Err(ClientError::Signal { pid: process.pid, source }),
     }
 }
 
@@ -258,7 +272,7 @@ fn reap(pidfd: &OwnedFd) -> Result<(), rustix::io::Errno> {
 
 /// posix_spawn(3), which shares memory with the child until it executes: starting from a process of any size costs
 /// the same.
-fn spawn_program(program: &CStr, bundle: &CStr, channel: BorrowedFd<'_>) -> Result<i32, Errno> {
+pub(crate) fn spawn_program(program: &CStr, arguments: &[&CStr], channel: BorrowedFd<'_>) -> Result<i32, Errno> {
     let mut actions = PosixSpawnFileActions::init()?;
     // Clears close-on-exec even where the number is the same already.
     actions.add_dup2(channel.as_raw_fd(), CHANNEL_FD)?;
@@ -272,7 +286,7 @@ fn spawn_program(program: &CStr, bundle: &CStr, channel: BorrowedFd<'_>) -> Resu
     attributes.set_sigmask(&SigSet::empty())?;
     attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
     let environment: [&CStr; 0] = [];
-    posix_spawn(program, &actions, &attributes, &[PROGRAM, bundle], &environment).map(nix::unistd::Pid::as_raw)
+    posix_spawn(program, &actions, &attributes, arguments, &environment).map(nix::unistd::Pid::as_raw)
 }
 
 fn errno_of(error: &io::Error) -> Errno {

@@ -30,6 +30,10 @@ pub mod status;
 mod stop;
 mod turn;
 
+// What a resolver does as a monitor does it.
+pub(crate) use run::signals;
+pub(crate) use start::{detach, is_alone};
+
 use std::ffi::{CStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
@@ -42,7 +46,7 @@ pub const HELPER: &CStr = c"stack-turn";
 /// Says to the helper that the container is about to be stopped.
 pub const LEAVES: &CStr = c"leaves";
 /// The number at which a monitor finds its end of the channel.
-const CHANNEL_FD: i32 = 3;
+pub(crate) const CHANNEL_FD: i32 = 3;
 
 /// Runs as a monitor, given all arguments of the process. Call it before anything else is set up.
 ///

@@ -79,7 +79,7 @@ enum Source {
 }
 
 /// Signals that mean something to a monitor. They are blocked everywhere else, and the container's are set anew.
-pub(super) fn signals() -> nix::Result<SignalFd> {
+pub(crate) fn signals() -> nix::Result<SignalFd> {
     let mut set = SigSet::empty();
     set.add(Signal::SIGTERM);
     set.add(Signal::SIGINT);

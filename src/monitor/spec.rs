@@ -110,7 +110,7 @@ impl MonitorSpec {
 }
 
 /// Reads a bounded JSON file.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, BundleError> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, BundleError> {
     let failed = |source| BundleError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
@@ -122,7 +122,7 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, BundleErr
 }
 
 /// Replaces a JSON file by rename. There is no fsync: bundles live on a tmpfs and do not outlive the kernel.
-pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), BundleError> {
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), BundleError> {
     let failed = |source| BundleError::Write { path: path.to_owned(), source };
     let bytes = serde_json::to_vec(value).map_err(|e| failed(e.into()))?;
     let mut new = path.to_owned();

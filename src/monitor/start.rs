@@ -1,6 +1,7 @@
 //! From a fresh process to a monitor: leave everything of `up` behind, make the network namespace, wait for `Go`, start
 //! the container.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -85,12 +86,14 @@ struct Ready<'a> {
 }
 
 fn prepare<'a>(bundle: &'a Path, channel: &OwnedFd) -> Result<Option<Ready<'a>>, StartError> {
-    detach().map_err(|source| StartError::Detach { source })?;
+    detach(PROGRAM).map_err(|source| StartError::Detach { source })?;
     let oom_score_adj = protect_from_oom();
     // Only an `up` that lives keeps others away from the bundle. What this path leads to was ours if it lives now; the
     // next one may put its own there at any time after, and by the descriptor we shall not write into that.
     let folder = open_folder(bundle)?;
-    if is_alone(channel)? {
+    let alone = is_alone(channel)
+        .map_err(|source| StartError::Channel { source: ChannelError::Receive { source: errno(source) } })?;
+    if alone {
         return Ok(None);
     }
     let spec = MonitorSpec::load(bundle).map_err(StartError::Bundle)?;
@@ -125,13 +128,11 @@ fn by_descriptor(folder: &OwnedFd) -> PathBuf {
 }
 
 /// Whether `up` is dead.
-fn is_alone(channel: &OwnedFd) -> Result<bool, StartError> {
+pub(crate) fn is_alone(channel: &OwnedFd) -> rustix::io::Result<bool> {
     let mut fds = [PollFd::new(channel, PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    match poll(&mut fds, Some(&at_once)) {
-        Ok(_) => Ok(!fds[0].revents().is_empty()),
-        Err(source) => Err(StartError::Channel { source: ChannelError::Receive { source: errno(source) } }),
-    }
+    poll(&mut fds, Some(&at_once))?;
+    Ok(!fds[0].revents().is_empty())
 }
 
 /// Starts the container, tells `up`, and follows the container to its end.
@@ -166,8 +167,8 @@ fn follow(ready: Ready<'_>, channel: OwnedFd) -> ExitCode {
 }
 
 /// A session of its own, no terminal, no directory and no file held.
-fn detach() -> Result<(), Errno> {
-    rustix::thread::set_name(PROGRAM).map_err(errno)?;
+pub(crate) fn detach(name: &CStr) -> Result<(), Errno> {
+    rustix::thread::set_name(name).map_err(errno)?;
     // What `up` was given by its own starter and knows nothing of. Nothing of ours has such a number yet.
     close_all_but([0, 1, 2, CHANNEL_FD]).map_err(errno)?;
     setsid()?;

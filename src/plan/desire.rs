@@ -15,8 +15,8 @@ use super::network::{
     Addresses, Network, decide_addresses, decide_subnets, decide_subnets6, desire_nat, endpoints, hosts, mtu, notes,
 };
 use super::{
-    AddressError, ContainerSpec, ContentSpec, Desired, DesiredBridge, DesiredContainer, FileSpec, Held, ImageIdentity,
-    LiveSpec, Order, SeccompSpec, SecretSpec, UpdatePlan,
+    AddressError, Capacity, ContainerSpec, ContentSpec, Desired, DesiredBridge, DesiredContainer, DnsSpec, FileSpec,
+    Held, ImageIdentity, LiveSpec, Order, SeccompSpec, SecretSpec, UpdatePlan, Zone,
 };
 use crate::model::{Container, Name, PortMap, Seccomp, Stack};
 
@@ -64,6 +64,8 @@ pub struct Kept {
     pub instances: BTreeMap<String, Held>,
     /// The host's routes but for this stack's own bridges, with their links.
     pub routes: Vec<(IpNet, String)>,
+    /// `None`: it is not known what the host has.
+    pub capacity: Option<Capacity>,
 }
 
 /// Why a stack cannot be had on this host.
@@ -205,8 +207,10 @@ fn assemble(stack: &Stack, resolved: &Resolved, kept: &Kept, names: &Names) -> R
         volumes: stack.volumes.keys().cloned().collect::<IndexSet<_>>(),
         images: stack.containers.values().map(|c| (c.image.written.clone(), c.image.source.clone())).collect(),
         nat,
+        resolver: Zone::of(&stack.name, &bridges, &containers, &services),
         bridges,
         containers,
+        jobs: false,
         origins: stack.origins.clone(),
     })
 }
@@ -262,11 +266,13 @@ fn desire_container(
     };
     let live = LiveSpec {
         limits: container.limits.clone(),
+        job: container.job,
         restart: container.restart,
         health: container.health.clone(),
         log: container.log,
         stop_timeout_ms: u64::try_from(container.stop_timeout.as_millis()).unwrap_or(u64::MAX),
         hosts: hosts(stack, &spec, instance, network),
+        dns: dns(stack, &spec, network),
         contents: contents(container, resolved)?,
     };
     let after = container
@@ -377,6 +383,13 @@ fn seccomp(choice: &Seccomp, resolved: &Resolved) -> Result<SeccompSpec, DesireE
 
 fn read(hashes: &HashMap<PathBuf, String>, path: &Path) -> Result<String, DesireError> {
     hashes.get(path).cloned().ok_or_else(|| DesireError::FileUnread { path: path.into() })
+}
+
+/// The resolver of the bridge that is the way out, else of the first.
+fn dns(stack: &Stack, spec: &ContainerSpec, network: &Network) -> Option<DnsSpec> {
+    let endpoint = spec.endpoints.iter().find(|endpoint| endpoint.gateway.is_some()).or(spec.endpoints.first())?;
+    let server = network.bridges[endpoint.bridge.as_str()].gateway.addr();
+    Some(DnsSpec { server, search: stack.name.clone() })
 }
 
 /// A bridge's link name. Hashes, because 15 bytes hold no two names, and cut names of two stacks could meet; the link's

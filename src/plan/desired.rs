@@ -11,7 +11,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::address::beside;
-use super::{ContainerSpec, LiveSpec, digest_of};
+use super::{ContainerSpec, LiveSpec, Zone, digest_of};
 use crate::model::{Condition, ImageSource, Limits, Name, Origins, PortMap};
 
 /// The kinds of resource that a plan is made of.
@@ -24,6 +24,7 @@ pub enum Kind {
     Volume,
     Bridge,
     Nat,
+    Resolver,
     Container,
     /// A container's link; planned with its container, but it carries a label of its own.
     Veth,
@@ -53,8 +54,12 @@ pub struct Desired {
     pub bridges: IndexMap<Name, DesiredBridge>,
     /// `None`: no bridge, no table.
     pub nat: Option<DesiredNat>,
+    /// What names stand for; `None`: nobody is on a bridge.
+    pub resolver: Option<Zone>,
     /// By instance, such as `web` or `web-2`.
     pub containers: IndexMap<String, DesiredContainer>,
+    /// Whether jobs that run at each `up` are to run again.
+    pub jobs: bool,
     pub origins: Origins,
 }
 
@@ -207,7 +212,9 @@ impl Desired {
             images: IndexMap::new(),
             bridges: IndexMap::new(),
             nat: None,
+            resolver: None,
             containers: IndexMap::new(),
+            jobs: false,
             origins: Origins::default(),
         }
     }
@@ -233,13 +240,14 @@ impl fmt::Display for ResourceId {
     }
 }
 
-const KINDS: [(Kind, &str); 8] = [
+const KINDS: [(Kind, &str); 9] = [
     (Kind::Sysctl, "sysctl"),
     (Kind::Cgroup, "cgroup"),
     (Kind::Image, "image"),
     (Kind::Volume, "volume"),
     (Kind::Bridge, "bridge"),
     (Kind::Nat, "nat"),
+    (Kind::Resolver, "resolver"),
     (Kind::Container, "container"),
     (Kind::Veth, "veth"),
 ];

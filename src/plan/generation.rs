@@ -77,6 +77,7 @@ pub(super) fn order_of(container: &Container) -> Order {
         () if written == Some(UpdateOrder::StopFirst) => Order::StopFirst("`update = \"stop-first\"`"),
         // Several replicas write to it at once already.
         () if writes && container.replicas < 2 => Order::StopFirst("two would write to one volume or folder"),
+        () if container.job.is_some() => Order::StopFirst("it is to end, and nothing is led to it"),
         () if asked => Order::StartFirst,
         () if container.bridges.is_empty() => {
             Order::StopFirst("no bridge leads to it, so nothing can be led elsewhere")

@@ -8,7 +8,9 @@ mod generation;
 mod label;
 mod network;
 mod picture;
+mod promise;
 mod spec;
+mod zone;
 
 pub use address::{AddressError, choose_subnet, choose_subnet6, hand_out};
 pub use desire::{DesireError, Kept, Resolved, ResolvedImage, bridge_ifname_prefix, desire, instances};
@@ -19,7 +21,9 @@ pub use desired::{
 pub use generation::{Held, generations, slot_of};
 pub use label::{Label, LabelError};
 pub use picture::{Graph, graph};
+pub use promise::{Capacity, bytes, promises};
 pub use spec::{
     ContainerSpec, ContentSpec, Endpoint, FileSpec, HostsLine, ImageIdentity, LiveSpec, SeccompSpec, SecretSpec,
     digest_of,
 };
+pub use zone::{DnsSpec, Zone, ZoneBridge, ZoneInstance, ZonePlace, ZoneService};

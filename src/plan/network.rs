@@ -11,7 +11,7 @@ use super::desire::Names;
 use super::generation::order_of;
 use super::{
     ContainerSpec, DesireError, DesiredBridge, DesiredNat, Endpoint, HostsLine, Kept, Order, PortTarget, ServiceTarget,
-    choose_subnet, choose_subnet6, hand_out, instances,
+    choose_subnet, choose_subnet6, hand_out, instances, promises,
 };
 use crate::model::{Bridge, Container, IPV6_MIN_MTU, Name, PortBind, PortMap, Stack};
 
@@ -111,7 +111,8 @@ pub(super) fn notes(stack: &Stack, kept: &Kept) -> Vec<String> {
     let without = !kept.ipv6 && stack.bridges.values().any(wants_ipv6);
     let note =
         "this host has no IPv6 (none in its kernel, or net.ipv6.conf.all.disable_ipv6 is 1): bridges carry IPv4 alone";
-    without.then(|| note.to_string()).into_iter().collect()
+    let promises = kept.capacity.map(|capacity| promises(stack, &capacity)).unwrap_or_default();
+    without.then(|| note.to_string()).into_iter().chain(promises).collect()
 }
 
 pub(super) fn decide_addresses(

@@ -40,6 +40,10 @@ pub fn graph(stack: &Stack) -> Graph {
     }
     for name in stack.bridges.keys() {
         builder.need((Kind::Nat, ""), (Kind::Bridge, name.as_str()), None);
+        // Only where somebody asks it.
+        if stack.containers.values().any(|container| !container.bridges.is_empty()) {
+            builder.need((Kind::Resolver, ""), (Kind::Bridge, name.as_str()), None);
+        }
     }
     for name in stack.volumes.keys() {
         builder.node(ResourceId::new(Kind::Volume, name.as_str()));
@@ -53,6 +57,9 @@ pub fn graph(stack: &Stack) -> Graph {
             }
             for bridge in &container.bridges {
                 builder.need(me, (Kind::Bridge, bridge.as_str()), None);
+            }
+            if !container.bridges.is_empty() {
+                builder.need(me, (Kind::Resolver, ""), None);
             }
             for volume in &container.volumes {
                 builder.need(me, (Kind::Volume, volume.volume.as_str()), None);
@@ -332,7 +339,7 @@ fn colour(kind: Kind) -> &'static str {
     match kind {
         Kind::Container => "#dbeafe",
         Kind::Image => "#fef3c7",
-        Kind::Bridge | Kind::Nat | Kind::Veth => "#dcfce7",
+        Kind::Bridge | Kind::Nat | Kind::Resolver | Kind::Veth => "#dcfce7",
         Kind::Volume => "#fae8ff",
         Kind::Cgroup | Kind::Sysctl => "#e5e7eb",
     }

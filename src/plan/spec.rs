@@ -9,7 +9,8 @@ use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::model::{Health, Limits, LogLimits, MountUse, OnChange, Restart, Ulimit, UserSpec, VolumeUse};
+use super::DnsSpec;
+use crate::model::{Health, Limits, LogLimits, MountUse, OnChange, Restart, Run, Ulimit, UserSpec, VolumeUse};
 
 /// The part of a container that cannot change without a new one. Its digest is in the container's label; a copy lies in
 /// its bundle and explains what changed.
@@ -118,12 +119,18 @@ pub enum SeccompSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LiveSpec {
     pub limits: Limits,
+    /// For containers that are to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Run>,
     pub restart: Restart,
     pub health: Option<Health>,
     pub log: LogLimits,
     pub stop_timeout_ms: u64,
     /// The names that the container can call others by.
     pub hosts: Vec<HostsLine>,
+    /// Whom it asks for names; `None`: the host's servers, as it is on no bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsSpec>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contents: Vec<ContentSpec>,
 }

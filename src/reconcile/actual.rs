@@ -9,7 +9,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Condition, Name, Place};
-use crate::plan::{ContainerSpec, DesiredContainer, DesiredNat, Held, Kept, Label, LiveSpec};
+use crate::plan::{
+    Capacity, ContainerSpec, DesiredContainer, DesiredNat, Held, Kept, Label, LiveSpec, Zone, generations, slot_of,
+};
 
 /// Limits as the kernel's files have them, by the kernel's own names, such as `memory.max` → `536870912`.
 pub type KernelLimits = IndexMap<&'static str, String>;
@@ -17,6 +19,8 @@ pub type KernelLimits = IndexMap<&'static str, String>;
 /// What one look at the host found.
 #[derive(Clone, Debug, Default)]
 pub struct Actual {
+    /// What the host has; `None`: it cannot be told.
+    pub capacity: Option<Capacity>,
     /// `net.ipv4.ip_forward`.
     pub forwarding: bool,
     /// The host's links but for loopback and those of stacks.
@@ -34,10 +38,13 @@ pub struct Actual {
     pub volumes: BTreeSet<String>,
     /// How many layers of each desired image are not unpacked; images that have all are not in it.
     pub missing_layers: BTreeMap<String, usize>,
+    /// Bytes that those layers take at least, by image; those of which nothing is known are not in it.
+    pub missing_bytes: BTreeMap<String, u64>,
     /// Why desired images have to be built; those that need not are not in it.
     pub unbuilt: BTreeMap<String, String>,
     pub bridges: BTreeMap<String, ActualBridge>,
     pub nat: Option<ActualNat>,
+    pub resolver: Option<ActualResolver>,
     pub containers: BTreeMap<String, ActualContainer>,
     /// The host's routes but for those of the stack's own bridges.
     pub routes: Vec<(IpNet, String)>,
@@ -86,6 +93,14 @@ pub struct ActualNat {
     pub told: Option<DesiredNat>,
 }
 
+/// The stack's resolver, or what is left of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActualResolver {
+    /// What it was last told.
+    pub zone: Option<Zone>,
+    pub runs: bool,
+}
+
 #[derive(Clone, Debug)]
 pub struct ActualContainer {
     /// From its cgroup. `None`: its making was not finished.
@@ -98,6 +113,8 @@ pub struct ActualContainer {
     pub links: Vec<ActualLink>,
     /// The text of its `/etc/hosts`.
     pub hosts: Option<String>,
+    /// The text of its `/etc/resolv.conf`.
+    pub resolv_conf: Option<String>,
     /// Keyed hashes of what its live files and secrets hold, by where it sees them.
     pub contents: BTreeMap<String, String>,
     pub run: RunFacts,
@@ -179,6 +196,14 @@ pub enum HealthState {
 }
 
 impl Actual {
+    /// The container in a place that the file calls so, whichever of its two names that has.
+    pub fn container_in(&self, place: &str) -> Option<(&String, &ActualContainer)> {
+        let by_turns = || generations(slot_of(place)).into_iter();
+        self.containers
+            .get_key_value(place)
+            .or_else(|| by_turns().find_map(|name| self.containers.get_key_value(&name)))
+    }
+
     /// What a new plan should leave where it is.
     pub fn kept(&self) -> Kept {
         let mut addresses: BTreeMap<String, BTreeMap<String, Ipv4Addr>> = BTreeMap::new();
@@ -206,7 +231,8 @@ impl Actual {
             (instance.clone(), held)
         };
         let instances = self.containers.iter().map(held).collect();
-        Kept { subnets, subnets6, ipv6: self.ipv6, addresses, services, instances, routes: self.routes.clone() }
+        let (ipv6, routes, capacity) = (self.ipv6, self.routes.clone(), self.capacity);
+        Kept { subnets, subnets6, ipv6, addresses, services, instances, routes, capacity }
     }
 }
 

@@ -8,8 +8,10 @@ mod exposure;
 mod host;
 mod library;
 mod lockfile;
+mod preflight;
 mod road;
 mod step;
+pub mod why;
 
 pub use crate::build::BuildEvent;
 pub use crate::monitor::events::{Actor, EventLog, EventRecord};
@@ -22,14 +24,14 @@ pub use crate::runtime::image::{
 pub use crate::runtime::overlay::{OverlayEntry, OverlayEntryKind, TreeAspect, TreeDifference, TreeSize};
 pub use crate::runtime::sys::async_fd::readable;
 pub use actual::{
-    Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualRoot, Change, HealthState,
-    KernelLimits, Phase, RunFacts, StoredContainer,
+    Actual, ActualBridge, ActualCgroup, ActualContainer, ActualLink, ActualNat, ActualResolver, ActualRoot, Change,
+    HealthState, KernelLimits, Phase, RunFacts, StoredContainer,
 };
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
 pub use exposure::{Exposure, Protocols, Reach, Way};
-pub use host::{BuildWatch, Rebuild};
+pub use host::{BuildWatch, Rebuild, capacity};
 pub use host::{
     ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock, SyncWish, Synced, Usage,
     turn,

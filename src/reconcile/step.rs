@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::actual::Change;
 use super::exposure::Exposure;
 use crate::model::{Condition, Limits, Name, OnChange, Place};
-use crate::plan::{DesiredBridge, DesiredContainer, DesiredNat, ResourceId};
+use crate::plan::{DesiredBridge, DesiredContainer, DesiredNat, ResourceId, Zone};
 
 /// What has to be done, in an order in which it can be done.
 #[derive(Clone, Debug)]
@@ -119,6 +119,9 @@ pub enum Action {
     },
     WriteNat(DesiredNat),
     RemoveNat,
+    /// Started where it does not run.
+    RunResolver(Zone),
+    RemoveResolver,
     CreateContainer(Box<DesiredContainer>),
     /// What is left of it is taken away, then it is created.
     ReplaceContainer(Box<DesiredContainer>),
@@ -158,7 +161,7 @@ pub struct AdjustContainer {
     pub limits: bool,
     /// Whether its monitor is told of new settings.
     pub settings: bool,
-    /// Whether its `/etc/hosts` is written.
+    /// Whether its `/etc/hosts` and `/etc/resolv.conf` are written.
     pub hosts: bool,
     /// Bridges to which its link is made, or brought up and attached.
     pub links: Vec<String>,

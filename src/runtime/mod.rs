@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod container;
 pub mod image;
+mod kernel_log;
 pub mod lifecycle;
 pub mod net;
 pub mod oci;

@@ -148,7 +148,8 @@ impl Sandbox {
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Ok(environment) = fs::read(entry.path().join("cmdline")) else { continue };
             let words = String::from_utf8_lossy(&environment).replace('\0', " ");
-            if words.starts_with("stack-monitor") && words.contains(&*self.path().to_string_lossy()) {
+            let is_ours = words.starts_with("stack-monitor") || words.starts_with("stack-resolver");
+            if is_ours && words.contains(&*self.path().to_string_lossy()) {
                 found.push(format!("process {words}"));
             }
         }

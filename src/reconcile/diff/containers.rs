@@ -1,8 +1,8 @@
 //! Containers: made, made again, or changed while they run.
 
 use super::{Differ, Draft, root_cgroup};
-use crate::model::{Condition, Limits, OnChange, Place, Restart};
-use crate::plan::{DesiredContainer, Endpoint, Kind, LiveSpec, ResourceId, generations, slot_of};
+use crate::model::{Condition, Limits, OnChange, Place, Restart, Run};
+use crate::plan::{DesiredContainer, DnsSpec, Endpoint, Kind, LiveSpec, ResourceId, generations, slot_of};
 use crate::reconcile::actual::{ActualContainer, Change, Phase, StoredContainer};
 use crate::reconcile::changes::{changes_between, hosts_text};
 use crate::reconcile::step::{Action, AdjustContainer, Reactions, Verb};
@@ -44,6 +44,7 @@ impl Differ<'_> {
             needs.push(ResourceId::new(Kind::Cgroup, branch));
         }
         needs.extend(wanted.spec.endpoints.iter().map(|e| ResourceId::new(Kind::Bridge, &e.bridge)));
+        needs.extend(wanted.live.dns.iter().map(|_| ResourceId::new(Kind::Resolver, "")));
         needs.extend(wanted.spec.volumes.iter().map(|v| ResourceId::new(Kind::Volume, v.volume.as_str())));
         needs.extend(wanted.after.iter().map(|(other, _)| ResourceId::new(Kind::Container, other)));
         needs.extend(self.who_holds_its_addresses(wanted));
@@ -96,6 +97,10 @@ impl Differ<'_> {
         let Some(label) = &held.label else {
             return again(Verb::Repair, "was not finished".into(), vec![]);
         };
+        let ended_well = matches!(held.phase, Phase::Exited { code: 0 });
+        if ended_well && wanted.live.job == Some(Run::Once) && stays_in_branch(held, wanted) {
+            return self.adjusted_container(wanted, held);
+        }
         if label.digest != wanted.digest() {
             let changes = match &held.stored {
                 Some(stored) => self.spec_changes(stored, wanted),
@@ -105,6 +110,9 @@ impl Differ<'_> {
         }
         match &held.phase {
             Phase::Running | Phase::Restarting => {}
+            Phase::Exited { code: 0 } if self.desired.jobs && wanted.live.job == Some(Run::Always) => {
+                return again(Verb::Restart, "runs at each `up`".into(), vec![]);
+            }
             Phase::Exited { code: 0 } if wanted.live.restart != Restart::Always => {}
             Phase::Exited { code } => return again(Verb::Restart, exit_reason(*code), vec![]),
             Phase::Lost { what } => return again(Verb::Repair, (*what).into(), vec![]),
@@ -146,11 +154,12 @@ impl Differ<'_> {
             None => vec![Change { field: "bundle".into(), from: None, to: Some("complete".into()), place: None }],
         };
         for change in &mut settings {
-            let key = change.field.split('.').next().unwrap_or_default().replace("_ms", "");
+            let key = change.field.split('.').next().unwrap_or_default().replace("_ms", "").replace("job", "run");
             change.place = self.desired.origins.place(&format!("{origin}.{key}"));
         }
         settings.extend(stored.and_then(|stored| order_change(&stored.after, &wanted.after)));
-        let hosts = hosts_changes(held.hosts.as_deref(), &hosts_text(&wanted.live.hosts));
+        let mut hosts = hosts_changes(held.hosts.as_deref(), &hosts_text(&wanted.live.hosts));
+        hosts.extend(resolv_conf_change(held.resolv_conf.as_deref(), wanted.live.dns.as_ref()));
         // A container that has ended has no links, and needs none.
         let links = match held.phase {
             Phase::Running | Phase::Restarting => link_changes(wanted, held),
@@ -190,6 +199,11 @@ impl Differ<'_> {
     }
 }
 
+/// A branch that goes takes the label of what ran in it along.
+fn stays_in_branch(held: &ActualContainer, wanted: &DesiredContainer) -> bool {
+    held.stored.as_ref().is_none_or(|stored| stored.spec.cgroup == wanted.spec.cgroup)
+}
+
 pub(super) fn replace_reason(changes: &[Change]) -> String {
     match changes {
         [] => "made from another spec".into(),
@@ -210,8 +224,13 @@ fn exit_reason(code: i32) -> String {
 
 /// Settings that the container's monitor is told of.
 fn settings_changes(held: &LiveSpec, wanted: &LiveSpec) -> Vec<Change> {
-    let strip =
-        |live: &LiveSpec| LiveSpec { limits: Limits::default(), hosts: vec![], contents: vec![], ..live.clone() };
+    let strip = |live: &LiveSpec| LiveSpec {
+        limits: Limits::default(),
+        hosts: vec![],
+        dns: None,
+        contents: vec![],
+        ..live.clone()
+    };
     let mut changes = changes_between(&strip(held), &strip(wanted));
     // Kept for the next change of the file; nothing is told now.
     for new in &wanted.contents {
@@ -294,6 +313,20 @@ fn hosts_changes(held: Option<&str>, wanted: &str) -> Vec<Change> {
     let gone = held.iter().filter(|line| !wanted.contains(line)).map(|line| change(Some(line), None));
     let new = wanted.iter().filter(|line| !held.contains(line)).map(|line| change(None, Some(line)));
     gone.chain(new).collect()
+}
+
+/// Whom it asks, and nobody else. What the host's file adds to that was right when the container was made.
+fn resolv_conf_change(held: Option<&str>, wanted: Option<&DnsSpec>) -> Option<Change> {
+    let wanted = wanted?.server.to_string();
+    let lines = held.unwrap_or_default().lines().map(str::split_whitespace);
+    let servers = lines.filter_map(|mut words| (words.next() == Some("nameserver")).then(|| words.next()).flatten());
+    let held = servers.collect::<Vec<_>>().join(" ");
+    (held != wanted).then(|| Change {
+        field: "/etc/resolv.conf nameserver".into(),
+        from: (!held.is_empty()).then_some(held),
+        to: Some(wanted),
+        place: None,
+    })
 }
 
 fn link_changes(wanted: &DesiredContainer, held: &ActualContainer) -> Vec<(String, Change)> {

@@ -2,12 +2,14 @@
 
 mod containers;
 mod network;
+mod resolver;
 mod updates;
 
 use std::collections::BTreeMap;
 
 use super::actual::{Actual, ActualContainer, ActualRoot, Change, KernelLimits};
 use super::exposure;
+use super::preflight::preflight;
 use super::step::{Action, LinksOf, Plan, Step, Verb};
 use crate::model::{Limits, Name};
 use crate::plan::{Desired, DesiredBridge, DesiredNat, Kind, ResourceId, slot_of};
@@ -41,15 +43,12 @@ pub fn diff(desired: &Desired, actual: &Actual, facts: &dyn HostFacts, volumes: 
     differ.images();
     differ.bridges();
     differ.nat();
+    differ.resolver();
     differ.containers();
     differ.what_nothing_hangs_on_any_more();
-    Plan {
-        stack: desired.stack.clone(),
-        exposure: exposure::of_plan(desired, actual, facts, &differ.steps),
-        steps: differ.steps,
-        notes: desired.notes.clone(),
-        unchanged: differ.unchanged,
-    }
+    let exposure = exposure::of_plan(desired, actual, facts, &differ.steps);
+    let notes = desired.notes.iter().cloned().chain(preflight(&differ.steps, actual)).collect();
+    Plan { stack: desired.stack.clone(), steps: differ.steps, exposure, notes, unchanged: differ.unchanged }
 }
 
 /// What becomes of volumes that are not in the file.
@@ -304,9 +303,10 @@ impl Differ<'_> {
             .collect()
     }
 
-    /// Bridges, branches and the stack's cgroup go when no container is left on them.
+    /// The resolver, bridges, branches and the stack's cgroup go when no container is left on them.
     fn what_nothing_hangs_on_any_more(&mut self) {
         let containers: Vec<ResourceId> = self.index.keys().filter(|id| id.kind == Kind::Container).cloned().collect();
+        self.resolver_goes(&containers);
         for (name, held) in &self.actual.bridges {
             let wanted = |(wanted, bridge): (&Name, &DesiredBridge)| {
                 wanted.as_str() == name || (!held.labelled && bridge.ifname == held.ifname)
@@ -326,7 +326,7 @@ impl Differ<'_> {
         }
         if self.actual.root != ActualRoot::Nothing && !self.wants_root() {
             let mut needs = containers;
-            needs.extend(self.index.keys().filter(|id| id.kind == Kind::Cgroup).cloned());
+            needs.extend(self.index.keys().filter(|id| matches!(id.kind, Kind::Cgroup | Kind::Resolver)).cloned());
             let draft = Draft::new(root_cgroup(), Verb::Destroy, self.not_wanted(), Action::RemoveRoot);
             self.push(draft, &needs);
         }

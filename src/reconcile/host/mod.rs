@@ -11,7 +11,7 @@ use super::step::Action;
 use crate::model::{Condition, Name, Stack};
 use crate::plan::Resolved;
 
-pub use linux::{BuildWatch, Rebuild};
+pub use linux::{BuildWatch, Rebuild, capacity};
 pub use linux::{
     ExecFailure, ExecWish, LinuxHost, LockError, Renewal, Roots, StackLock, SyncWish, Synced, Usage, turn,
 };

@@ -103,7 +103,7 @@ pub struct CpuBandwidthStats {
 /// A group's processor time: reading what it used and how it was throttled.
 #[derive(Debug, Clone, Copy)]
 pub struct CgroupCpuController<'a> {
-    group: &'a Cgroup,
+    pub(super) group: &'a Cgroup,
 }
 
 impl<'a> CgroupCpuController<'a> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::files::keyed;
 use super::v2::read_max;
-use super::{Cgroup, CgroupError, CgroupPath, Controller, OomWatch, Version};
+use super::{Cgroup, CgroupError, CgroupPath, Controller, Hierarchies, OomWatch, Version};
 
 /// What a group's memory is made of, in bytes, the groups below included. v1 and v2 under the same names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,6 +54,15 @@ pub struct OomEvent {
     pub limit_hits: u64,
 }
 
+/// One group on the way from a group to the root, and what all in it use together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryLevel {
+    pub group: CgroupPath,
+    /// Bytes. `None` without the controller.
+    pub usage: Option<u64>,
+    pub limit: Option<u64>,
+}
+
 /// A group's memory: reading what it uses and what happened at its limit.
 #[derive(Debug, Clone, Copy)]
 pub struct CgroupMemoryController<'a> {
@@ -68,6 +77,18 @@ impl<'a> CgroupMemoryController<'a> {
     /// Bytes in use, the groups below and the page cache included. `None` without the controller.
     pub fn usage(&self) -> Result<Option<u64>, CgroupError> {
         self.number("memory.usage_in_bytes", "memory.current")
+    }
+
+    /// The groups above this one with what is used in each, the nearest first: whose limit is reached first is not told by
+    /// a group's own. One that went meanwhile is left out.
+    pub fn levels_above(&self, hierarchies: &Hierarchies) -> Result<Vec<MemoryLevel>, CgroupError> {
+        let mut levels = Vec::new();
+        for path in std::iter::successors(self.group.path().parent(), CgroupPath::parent) {
+            let Some(group) = Cgroup::open(hierarchies, &path)? else { continue };
+            let (usage, limit) = (group.memory().usage()?, group.limits()?.memory_max);
+            levels.push(MemoryLevel { group: path, usage, limit });
+        }
+        Ok(levels)
     }
 
     /// The most bytes ever in use. `None` without the controller, and on v2 before Linux 5.19.

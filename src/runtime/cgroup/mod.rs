@@ -24,6 +24,7 @@ mod oom;
 mod path;
 mod pressure;
 mod removal;
+mod share;
 mod v1;
 mod v2;
 
@@ -36,7 +37,8 @@ pub use group::Cgroup;
 pub use hierarchy::{Controller, Hierarchies, Hierarchy, ProbeRoots, Version};
 pub use io::IoDeviceLimit;
 pub use limits::CgroupLimits;
-pub use memory::{CgroupMemoryController, MemoryStat, OomEvent};
+pub use memory::{CgroupMemoryController, MemoryLevel, MemoryStat, OomEvent};
 pub use oom::{OomKill, OomWatch, logged_kills};
 pub use path::{CgroupPath, CgroupPathError};
 pub use pressure::{Pressure, Resource, Stall};
+pub use share::{Competitor, CpuTree, divide};

@@ -3,23 +3,15 @@
 //! The kernel tells that a group ran out of memory by an eventfd (v1, `memory.oom_control`) or by a changed file (v2,
 //! `memory.events`). It counts kills, and says no more; the names stand in the kernel's log.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::files::GroupDir;
 use super::{CgroupError, CgroupPath, Version};
-
-/// The kernel's log, a record a read (`Documentation/ABI/testing/dev-kmsg`).
-const KERNEL_LOG: &str = "/dev/kmsg";
-/// No record is longer (`PRINTK_MESSAGE_MAX`).
-const RECORD: usize = 2048;
-/// Records read at most: the log holds some 20,000 of the shortest in its largest usual size.
-const MOST_RECORDS: usize = 100_000;
+use crate::runtime::kernel_log::each_record;
 
 /// Becomes readable when a group, or one above it, runs out of memory. The kill follows within moments, so a count
 /// that is the old one is to be looked at again.
@@ -96,23 +88,8 @@ impl OomKill {
 /// The kills of processes in `group` that the kernel's log still holds, the oldest first. The kernel writes at most ten
 /// reports in five seconds, so there may be fewer than were counted. Errors: the log may not be read.
 pub fn logged_kills(group: &CgroupPath) -> io::Result<Vec<OomKill>> {
-    let mut log = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(KERNEL_LOG)?;
     let mut kills = Vec::new();
-    let mut record = [0; RECORD + 64];
-    for _ in 0..MOST_RECORDS {
-        match log.read(&mut record) {
-            Ok(0) => break,
-            Ok(length) => {
-                let kill = OomKill::parse(&String::from_utf8_lossy(&record[..length]));
-                kills.extend(kill.filter(|kill| kill.is_in(group)));
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            // Records went away while reading, or one is longer than promised.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::EINVAL)) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    each_record(|record| kills.extend(OomKill::parse(record).filter(|kill| kill.is_in(group))))?;
     Ok(kills)
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::{MountSource, MountUse};
 use crate::monitor::spec::{MonitorSpec, RootfsSpec};
-use crate::plan::{ContainerSpec, DesiredContainer};
+use crate::plan::{ContainerSpec, DesiredContainer, DnsSpec};
 use crate::runtime::container::defaults;
 use crate::runtime::oci::{
     OCI_VERSION, OciCapabilities, OciConfig, OciLinuxConfig, OciMount, OciNamespace, OciNamespaceKind, OciProcess,
@@ -214,6 +214,26 @@ pub(super) fn resolv_conf(host: &str) -> String {
     kept.iter().map(|line| format!("{line}\n")).collect()
 }
 
+/// The same for one who asks the stack's resolver: it alone, in the stack's domain first.
+pub(super) fn resolv_conf_with(dns: &DnsSpec, host: &str) -> String {
+    let mut text = format!("nameserver {}\nsearch {}", dns.server, dns.search);
+    let words = |key: &'static str| {
+        let lines = host.lines().map(str::split_whitespace);
+        lines.filter_map(move |mut words| (words.next() == Some(key)).then_some(words)).flatten()
+    };
+    for domain in words("domain").chain(words("search")) {
+        text.push_str(&format!(" {domain}"));
+    }
+    text.push('\n');
+    for option in words("options") {
+        // What a server says of an answer's worth is not ours to vouch for.
+        if option != "trust-ad" {
+            text.push_str(&format!("options {option}\n"));
+        }
+    }
+    text
+}
+
 /// A user that was looked up.
 pub(super) fn numeric_user(uid: u32, gid: u32, additional: Vec<u32>) -> OciUser {
     OciUser { uid, gid, additional_gids: additional, ..OciUser::default() }
@@ -227,5 +247,14 @@ mod tests {
     fn name_servers_on_the_host_s_loopback_are_left_out() {
         let host = "# comment\nnameserver 127.0.0.53\nnameserver 192.0.2.1\nsearch lan\nnameserver ::1\n";
         assert_eq!(resolv_conf(host), "nameserver 192.0.2.1\nsearch lan\n");
+    }
+
+    #[test]
+    fn the_resolver_is_the_only_server_and_the_stack_s_domain_the_first() {
+        let dns = DnsSpec { server: [10, 70, 0, 1].into(), search: crate::model::Name::new("shop").unwrap() };
+        let host = "nameserver 127.0.0.53\nsearch lan home\noptions edns0 trust-ad\n";
+        let expected = "nameserver 10.70.0.1\nsearch shop lan home\noptions edns0\n";
+        assert_eq!(resolv_conf_with(&dns, host), expected);
+        assert_eq!(resolv_conf_with(&dns, ""), "nameserver 10.70.0.1\nsearch shop\n");
     }
 }

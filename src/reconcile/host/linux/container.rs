@@ -47,7 +47,7 @@ impl LinuxHost {
     }
 
     /// Executes monitors from a read-only view of this program, which nothing in a container can write to.
-    async fn launcher(&self) -> Result<&Launcher, HostError> {
+    pub(super) async fn launcher(&self) -> Result<&Launcher, HostError> {
         self.launcher
             .get_or_try_init(|| async {
                 let file = protected_executable().doing(|| "make a read-only view of this program")?;
@@ -94,7 +94,7 @@ impl LinuxHost {
         make_private_folder(&folder.join("rootfs"))?;
         let spec = &desired.spec;
         write_file(&folder.join(bundle::HOSTS), hosts_text(&desired.live.hosts).as_bytes(), 0o644)?;
-        write_file(&folder.join(bundle::RESOLV_CONF), self.resolv_conf().as_bytes(), 0o644)?;
+        write_file(&folder.join(bundle::RESOLV_CONF), self.resolv_conf(desired).as_bytes(), 0o644)?;
         write_file(&folder.join(bundle::HOSTNAME), format!("{}\n", spec.hostname).as_bytes(), 0o644)?;
         write_copies(spec, folder)?;
         write_json(&folder.join(STORED), &StoredContainer::from(desired))?;
@@ -104,10 +104,15 @@ impl LinuxHost {
             .doing(|| format!("write the bundle of `{}`", desired.instance))
     }
 
-    /// The host's name servers. systemd-resolved's own list where the host's file leads to its stub.
-    fn resolv_conf(&self) -> String {
+    /// The stack's resolver, with the host's options. On no bridge: the host's name servers, systemd-resolved's own list
+    /// where the host's file leads to its stub.
+    fn resolv_conf(&self, desired: &DesiredContainer) -> String {
         let read = |path: &Path| read_bounded(path).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let direct = read(&self.roots.etc.join("resolv.conf")).map(|text| bundle::resolv_conf(&text));
+        let host = read(&self.roots.etc.join("resolv.conf"));
+        if let Some(dns) = &desired.live.dns {
+            return bundle::resolv_conf_with(dns, &host.unwrap_or_default());
+        }
+        let direct = host.map(|text| bundle::resolv_conf(&text));
         match direct {
             Some(text) if text.contains("nameserver") => text,
             _ => read(Path::new(RESOLVED)).map(|text| bundle::resolv_conf(&text)).unwrap_or_default(),
@@ -128,8 +133,9 @@ impl LinuxHost {
             .await?;
         }
         if adjust.hosts {
-            // Written in place: the container sees this very file.
+            // Written in place: the container sees these very files.
             overwrite(&bundle.join(bundle::HOSTS), hosts_text(&wanted.live.hosts).as_bytes())?;
+            overwrite(&bundle.join(bundle::RESOLV_CONF), self.resolv_conf(&wanted).as_bytes())?;
         }
         if !adjust.links.is_empty() {
             let missing: Vec<_> =
@@ -291,7 +297,7 @@ pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
 /// A monitor whose `up` was killed may write one last file into a folder that is being removed.
 const REMOVE_TURNS: usize = 8;
 
-fn remove_tree(path: &Path) -> Result<(), HostError> {
+pub(super) fn remove_tree(path: &Path) -> Result<(), HostError> {
     let mut removed = fs::remove_dir_all(path);
     for _ in 1..REMOVE_TURNS {
         match &removed {

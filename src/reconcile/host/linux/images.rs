@@ -15,7 +15,7 @@ use super::container::read_bounded;
 use crate::model::{Build, ImageReference, ImageSource, ImageUse, Seccomp, Stack};
 use crate::plan::{ContainerSpec, Resolved, ResolvedImage, SeccompSpec};
 use crate::reconcile::host::{Doing, HostError};
-use crate::runtime::image::{ImageOrigin, LocalBlobs, ResolvedImage as RuntimeImage};
+use crate::runtime::image::{ImageOrigin, LayerSource, LocalBlobs, ResolvedImage as RuntimeImage};
 use crate::runtime::seccomp::{LinuxSeccomp, Profile};
 
 /// An image that was resolved in this run.
@@ -93,6 +93,16 @@ impl LinuxHost {
         let known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let missing = known.iter().map(|(name, image)| (name.clone(), self.images.missing_layers(image).len()));
         missing.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// What those layers take at least: their archives' bytes, compressed or not.
+    pub(super) fn missing_bytes(&self) -> BTreeMap<String, u64> {
+        let known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let bytes = |image: &KnownImage| -> u64 {
+            let missing = self.images.missing_layers(image).into_iter();
+            missing.map(|layer| if let LayerSource::Blob(layer) = layer { layer.blob.size } else { 0 }).sum()
+        };
+        known.iter().map(|(name, image)| (name.clone(), bytes(image))).filter(|(_, bytes)| *bytes > 0).collect()
     }
 
     pub(super) fn unpack(&self, name: &str) -> Result<(), HostError> {

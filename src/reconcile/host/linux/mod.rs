@@ -2,6 +2,7 @@
 
 mod build;
 mod bundle;
+mod capacity;
 mod cgroups;
 mod container;
 mod copies;
@@ -13,10 +14,12 @@ mod network;
 mod observe;
 mod orders;
 mod registries;
+mod resolver;
 mod roll;
 mod sync;
 mod usage;
 mod wait;
+mod why;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -44,6 +47,7 @@ use crate::runtime::net::{Links, Nft, Sysctls};
 
 use build::Builds;
 pub use build::{BuildWatch, Rebuild};
+pub use capacity::capacity;
 pub use exec::{ExecFailure, ExecWish};
 use images::KnownImage;
 pub use lock::{LockError, StackLock};
@@ -285,6 +289,8 @@ impl Host for LinuxHost {
             Action::RemoveBridge { name, ifname } => self.remove_bridge(&name, &ifname).await,
             Action::WriteNat(nat) => self.blocking(move |host| host.write_nat(&nat)).await,
             Action::RemoveNat => self.blocking(|host| host.remove_nat()).await,
+            Action::RunResolver(zone) => self.run_resolver(zone).await,
+            Action::RemoveResolver => self.remove_resolver().await,
             Action::CreateContainer(desired) => self.create_container(*desired).await,
             Action::ReplaceContainer(desired) => {
                 self.remove_container(&desired.instance, LinksOf::Deleted).await?;

@@ -158,7 +158,7 @@ fn parts(ruleset: &Ruleset) -> BTreeMap<String, String> {
         parts.insert(format!("chain {}", chain.name), base);
     }
     for set in &ruleset.sets {
-        parts.extend(set_parts(set));
+        parts.extend(set_parts(set, ruleset));
     }
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for rule in &ruleset.rules {
@@ -176,17 +176,36 @@ fn parts(ruleset: &Ruleset) -> BTreeMap<String, String> {
     parts
 }
 
-fn set_parts(set: &Set) -> Vec<(String, String)> {
+/// Of a key, at its end.
+const TURN_BYTES: usize = 4;
+
+fn set_parts(set: &Set, ruleset: &Ruleset) -> Vec<(String, String)> {
     let kind = format!("{}:{}", set.key.number, set.value.map_or(0, |v| v.number));
     let mut parts = vec![(format!("set {}", set.name), kind)];
     // The targets of a port or service, each with the turns that it has.
     let mut shared: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
-    let is_spread = SPREAD.iter().any(|(_, spread)| *spread == set.name);
+    // The ports of turns are told with their addresses.
+    if SPREAD.iter().any(|(.., ports)| *ports == set.name) {
+        return parts;
+    }
+    let ports = SPREAD.iter().find(|(_, spread, _)| *spread == set.name).map(|(.., ports)| *ports);
+    let is_spread = ports.is_some();
+    let ports = ports.and_then(|name| ruleset.sets.iter().find(|set| set.name == name));
+    let port_there = |key: &[u8]| {
+        let (ports, key) = (ports?, key.get(..key.len().checked_sub(TURN_BYTES)?)?);
+        Some(ports.value?.describe(ports.elements.get(key)?))
+    };
     let is_of_services = [SERVICES, SERVICES6].contains(&set.name.as_str());
     let everywhere = if set.name.ends_with('6') { "[::]" } else { "public" };
     for (key, value) in &set.elements {
         let words = set.key.describe(key);
-        let target = set.value.map(|types| end(&types.describe(value))).unwrap_or_default();
+        let target = match (set.value, is_spread) {
+            (Some(types), true) => {
+                end(&format!("{} {}", types.describe(value), port_there(key).unwrap_or_else(|| "nowhere".into())))
+            }
+            (Some(types), false) => end(&types.describe(value)),
+            (None, _) => String::new(),
+        };
         match words.split(' ').collect::<Vec<_>>().as_slice() {
             [address, protocol, port, _] if is_spread => {
                 let name = format!("port {}:{port}/{protocol}", bracketed(address));

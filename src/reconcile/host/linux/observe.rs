@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::bundle::{HOSTS, copies};
+use super::bundle::{HOSTS, RESOLV_CONF, copies};
 use super::cgroups::FoundCgroups;
 use super::container::{STORED, read_bounded};
 use super::network::{is_single, v4_addresses, v6_addresses};
-use super::{LinuxHost, folder_names};
+use super::{LinuxHost, capacity, folder_names};
 use crate::monitor::client::{Found, read_status};
 use crate::monitor::status::{self, State, Status};
 use crate::plan::{Kind, bridge_ifname_prefix};
@@ -27,6 +27,7 @@ impl LinuxHost {
         let routes = routes().doing(|| "list the host's routes")?;
         let forwarding6 = self.sysctls.ipv6_forward().doing(|| "read net.ipv6.conf.all.forwarding")?;
         Ok(Actual {
+            capacity: capacity(&self.roots.data),
             forwarding: self.sysctls.ip_forward().doing(|| "read net.ipv4.ip_forward")?,
             other_links: other_links(&links),
             ipv6: self.sysctls.ipv6().doing(|| "read net.ipv6.conf.all.disable_ipv6")?,
@@ -44,8 +45,10 @@ impl LinuxHost {
             cgroups: cgroups.branches,
             volumes: self.observe_volumes(),
             missing_layers: self.missing_layers(),
+            missing_bytes: self.missing_bytes(),
             unbuilt: self.unbuilt(),
             nat: self.observe_nat()?,
+            resolver: self.observe_resolver(),
             bridges,
             containers,
         })
@@ -102,7 +105,8 @@ impl LinuxHost {
     ) -> Result<BTreeMap<String, ActualContainer>, HostError> {
         let mut links_of = self.links_by_instance(links);
         let mut names: BTreeSet<String> = cgroups.containers.keys().cloned().collect();
-        names.extend(folder_names(&self.stack_folder()));
+        // What is not an instance's begins with a dot.
+        names.extend(folder_names(&self.stack_folder()).into_iter().filter(|name| !name.starts_with('.')));
         names.extend(links_of.keys().cloned());
         let mut containers = BTreeMap::new();
         for name in names {
@@ -166,7 +170,8 @@ impl LinuxHost {
             phase: phase(&found),
             health: health(&found),
             links,
-            hosts: read_bounded(&bundle.join(HOSTS)).ok().and_then(|bytes| String::from_utf8(bytes).ok()),
+            hosts: read_text(&bundle.join(HOSTS)),
+            resolv_conf: read_text(&bundle.join(RESOLV_CONF)),
             run: facts(&found),
         })
     }
@@ -182,6 +187,10 @@ impl LinuxHost {
             .filter_map(|(target, copy)| Some((target.to_string(), self.hash_content(&bundle.join(copy)).ok()?)))
             .collect()
     }
+}
+
+fn read_text(path: &Path) -> Option<String> {
+    String::from_utf8(read_bounded(path).ok()?).ok()
 }
 
 fn other_links(links: &[ObservedLink]) -> Vec<String> {

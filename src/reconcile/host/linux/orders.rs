@@ -17,7 +17,7 @@ use crate::monitor::client::{Found, read_status};
 use crate::monitor::status::{HealthState, State};
 use crate::plan::DesiredNat;
 use crate::reconcile::host::{Doing, HostError};
-use crate::runtime::net::{ElementsChange, Flows, Nft, Ruleset, Set, in_netns};
+use crate::runtime::net::{ElementsChange, Flows, Nft, Ruleset, SPREAD, Set, in_netns};
 
 /// Names beginning with a dot are no instance's.
 const TOLD: &str = ".nat.json";
@@ -132,14 +132,25 @@ fn element_changes(held: &Ruleset, wanted: &Ruleset) -> Vec<ElementsChange> {
 
 /// Addresses that elements led to and none leads to any more.
 fn addresses_gone(changes: &[ElementsChange], wanted: &Ruleset) -> BTreeSet<IpAddr> {
-    let still: BTreeSet<IpAddr> =
-        wanted.sets.iter().flat_map(|set| set.elements.values()).filter_map(address).collect();
+    let still: BTreeSet<IpAddr> = wanted
+        .sets
+        .iter()
+        .filter(|set| is_led(&set.name))
+        .flat_map(|set| set.elements.values())
+        .filter_map(address)
+        .collect();
     changes
         .iter()
+        .filter(|change| is_led(&change.set))
         .flat_map(|change| change.removed.values())
         .filter_map(address)
         .filter(|address| !still.contains(address))
         .collect()
+}
+
+/// Whether the values of a map are addresses.
+fn is_led(map: &str) -> bool {
+    !SPREAD.iter().any(|(.., ports)| *ports == map)
 }
 
 /// The address in the value of a map, a port behind it or not.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::LinuxHost;
 use crate::reconcile::actual::{Actual, ActualContainer};
 use crate::reconcile::host::{Doing, HostError};
-use crate::runtime::cgroup::{Cgroup, CgroupPath, Resource};
+use crate::runtime::cgroup::{Cgroup, CgroupPath, CpuTree, MemoryLevel, Resource};
 
 /// What one container uses. `None`: this host does not count it.
 #[derive(Clone, Debug, Serialize)]
@@ -21,6 +21,8 @@ pub struct Usage {
     pub cpu_us: Option<u64>,
     /// Microseconds of quota in each microsecond, as processors: the least of its own and those above it.
     pub cpu_limit: Option<f64>,
+    /// Processors that it gets when every group of this host wants all it can get: by weights and quotas up the tree.
+    pub cpu_share: Option<f64>,
     pub cpu_periods: u64,
     pub cpu_throttled_periods: u64,
     pub cpu_throttled_us: u64,
@@ -28,6 +30,8 @@ pub struct Usage {
     pub memory: Option<u64>,
     /// The least limit of its own and those above it; `None`: the host's memory is the limit.
     pub memory_limit: Option<u64>,
+    /// What is used in each group above it, up to the one of all stacks, the nearest first.
+    pub memory_above: Vec<Above>,
     pub memory_peak: Option<u64>,
     pub anon: Option<u64>,
     pub file: Option<u64>,
@@ -45,27 +49,42 @@ pub struct Usage {
     pub restarts: u32,
 }
 
+/// A group above a container's, and the memory of all in it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Above {
+    /// From the root of the cgroup tree, such as `stack/shop`.
+    pub group: String,
+    /// Bytes.
+    pub memory: Option<u64>,
+    pub limit: Option<u64>,
+}
+
 impl LinuxHost {
     /// What the containers that `actual` saw running use now. One that ended meanwhile is left out.
     pub fn usage(&self, actual: &Actual) -> Result<Vec<Usage>, HostError> {
         let path = "/proc/self/net/dev";
         let links = counters(&std::fs::read_to_string(path).doing(|| format!("read `{path}`"))?);
         let mut all = Vec::new();
+        let processors = super::capacity(&self.roots.data).map(|capacity| capacity.processors);
+        let mut tree = processors.map(|processors| CpuTree::new(&self.hierarchies, processors));
         for (instance, container) in &actual.containers {
             let Some(stored) = container.stored.as_ref().filter(|_| container.run.pid.is_some()) else { continue };
             let path = self.cgroup_path(&stored.spec.cgroup)?;
             let Some(group) = self.open_cgroup(&path)? else { continue };
-            all.push(self.usage_of(instance, container, &group, &links).doing(|| format!("read cgroup `{path}`"))?);
+            all.push(
+                self.usage_of((instance, container), &group, &links, tree.as_mut())
+                    .doing(|| format!("read cgroup `{path}`"))?,
+            );
         }
         Ok(all)
     }
 
     fn usage_of(
         &self,
-        instance: &str,
-        container: &ActualContainer,
+        (instance, container): (&str, &ActualContainer),
         group: &Cgroup,
         links: &BTreeMap<String, (u64, u64)>,
+        tree: Option<&mut CpuTree>,
     ) -> Result<Usage, crate::runtime::cgroup::CgroupError> {
         let (memory, cpu) = (group.memory(), group.cpu());
         let (stat, bandwidth, limits) = (memory.stat()?, cpu.bandwidth()?, group.limits()?);
@@ -77,6 +96,14 @@ impl LinuxHost {
             memory_limit = memory_limit.into_iter().chain(limits.memory_max).min();
             cpu_limit = cpu_limit.into_iter().chain(limits.cpu.map(|cpu| cpu.processors())).reduce(f64::min);
         }
+        let levels = memory.levels_above(&self.hierarchies)?.into_iter();
+        let is_ours = |level: &MemoryLevel| level.group.as_str().starts_with(self.roots.cgroup.as_str());
+        let above = levels.filter(is_ours).map(|level| Above {
+            group: level.group.to_string(),
+            memory: level.usage,
+            limit: level.limit,
+        });
+        let above = above.collect();
         let pressure = |resource| Ok(group.pressure(resource)?.map(|pressure| pressure.some.avg10));
         let of_links = container.links.iter().filter_map(|link| links.get(&link.ifname));
         // What the host's end receives is what the container sent.
@@ -86,11 +113,13 @@ impl LinuxHost {
             at: Instant::now(),
             cpu_us: cpu.usage()?.map(micros),
             cpu_limit,
+            cpu_share: tree.map(|tree| cpu.effective_share(tree)).transpose()?.flatten(),
             cpu_periods: bandwidth.periods,
             cpu_throttled_periods: bandwidth.throttled_periods,
             cpu_throttled_us: micros(bandwidth.throttled),
             memory: memory.usage()?,
             memory_limit,
+            memory_above: above,
             memory_peak: memory.peak()?,
             anon: stat.as_ref().map(|stat| stat.anon),
             file: stat.as_ref().map(|stat| stat.file),

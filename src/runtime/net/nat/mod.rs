@@ -27,22 +27,24 @@ mod shut;
 mod spread;
 mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub use self::shut::{SHUT_TABLE, SHUT_TABLE6, shut, shut6};
 pub use self::spread::{SERVICES, SERVICES6, SPREAD, TURNS};
-use self::spread::{Share, deal, service_rule, spread_of};
+use self::spread::{Share, service_rule, spread_of};
 use self::words::{
     ANSWERING, CT_STATE, CT_STATUS, DESTINATION_ADDRESS, DESTINATION_PORT, DESTINATION_TRANSLATED, EQUAL,
     FIB_ADDRESS_TYPE, FIB_DESTINATION, FIRST, Family, Field, LOOPBACK_INDEX, Maps, MetaKey, NAT_DESTINATION,
-    NETWORK_HEADER, NF_ACCEPT, NF_DROP, RTN_LOCAL, SECOND, SECOND_WORD, SOURCE_ADDRESS, THIRD_WORD, UNEQUAL, compare,
-    ct, in_set, in_subnet, interface_bytes, mask, masquerade, meta, named, next_turn, octets, payload, verdict,
+    NETWORK_HEADER, NF_ACCEPT, NF_DROP, RTN_LOCAL, SECOND, SOURCE_ADDRESS, UNEQUAL, after, compare, ct, in_set,
+    in_subnet, interface_bytes, mask, masquerade, meta, named, next_turn, octets, payload, verdict,
 };
 use super::link::BridgeSpec;
-use super::nft::{BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Rule, Ruleset, Set};
+use super::nft::{
+    BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Register, Rule, Ruleset, Set,
+};
 
 /// What one owner publishes, and the bridges that it is published from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -261,33 +263,18 @@ impl NatTable {
             flags: 0,
             elements,
         };
-        let ports = |name: &str, key: &[FieldType]| map(name, key, &[address, Port], self.ports(name));
-        vec![
-            ports(names.address, &[address, Protocol, Port]),
-            ports(names.loopback, &[address, Protocol, Port]),
-            ports(names.public, &[Protocol, Port]),
-            ports(spread_of(names.address), &[address, Protocol, Port, Turn]),
-            ports(spread_of(names.loopback), &[address, Protocol, Port, Turn]),
-            ports(spread_of(names.public), &[Protocol, Port, Turn]),
-            map(names.services, &[InterfaceName, address, Turn], &[address], self.service_turns(family)),
-        ]
-    }
-
-    /// What ports lead to, those of one target in a map of their own.
-    fn ports(&self, map: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        let mut by_key: BTreeMap<(&str, Vec<u8>), Vec<Vec<u8>>> = BTreeMap::new();
-        for (single, key, value) in self.mappings.iter().map(NatPortMapping::element) {
-            by_key.entry((single, key)).or_default().push(value);
+        let by_address: &[FieldType] = &[address, Protocol, Port];
+        let by_port: &[FieldType] = &[Protocol, Port];
+        let mut maps = Vec::new();
+        for (name, key) in [(names.address, by_address), (names.loopback, by_address), (names.public, by_port)] {
+            let ([spread, spread_ports], [turns, ports]) = (spread_of(name), self.shared(name));
+            maps.push(map(name, key, &[address, Port], self.single(name)));
+            maps.push(map(spread, &[key, &[Turn]].concat(), &[address], turns));
+            maps.push(map(spread_ports, key, &[Port], ports));
         }
-        let mut elements = BTreeMap::new();
-        for ((single, key), values) in by_key {
-            match values.len() {
-                1 if single == map => elements.extend(values.into_iter().map(|value| (key.clone(), value))),
-                2.. if spread_of(single) == map => elements.extend(deal(&key, &values)),
-                _ => {}
-            }
-        }
-        elements
+        let services = self.service_turns(family);
+        maps.push(map(names.services, &[InterfaceName, address, Turn], &[address], services));
+        maps
     }
 }
 
@@ -372,37 +359,47 @@ fn forward_rules() -> Vec<Rule> {
 
 fn port_rules(family: Family) -> Vec<Rule> {
     let Maps { address, loopback, public, .. } = family.maps();
-    let rule = |chain: &str, single: &str, share: Share| {
-        let map = if share == Share::Many { spread_of(single) } else { single };
+    let lookup =
+        |set: &str, key| Expression::Lookup { set: set.to_owned(), key, into: Some(key), inverted: Inverted::No };
+    let rule = |chain: &str, map: &'static str, share: Share| {
         let mut expressions = family.is_it().to_vec();
         // A loopback address is always the host's own. Of others only those that are: a packet on its way through the host
         // to someone else is not ours to lead astray.
-        if single != loopback {
+        if map != loopback {
             expressions.extend([
                 Expression::Fib { result: FIB_ADDRESS_TYPE, flags: FIB_DESTINATION, into: FIRST },
                 compare(EQUAL, &RTN_LOCAL.to_ne_bytes()),
             ]);
         }
-        let by_address = family.after_address();
-        let [protocol, port, turn] = if single == public { [FIRST, SECOND_WORD, THIRD_WORD] } else { by_address };
-        if single != public {
-            expressions.push(payload(family.destination(), FIRST));
-        }
-        expressions.push(Expression::Meta { key: MetaKey::TransportProtocol as u32, into: protocol });
-        expressions.push(payload(DESTINATION_PORT, port));
-        if share == Share::Many {
-            expressions.push(next_turn(turn));
-        }
-        expressions.push(Expression::Lookup {
-            set: map.to_owned(),
-            key: FIRST,
-            into: Some(FIRST),
-            inverted: Inverted::No,
-        });
-        let [port, ..] = by_address;
+        // What a port is called in its map, from a register on. Gives the register behind it.
+        let key = |expressions: &mut Vec<Expression>, at: Register| {
+            let mut next = at;
+            if map != public {
+                expressions.push(payload(family.destination(), at));
+                next = after(at, family.address_words());
+            }
+            expressions.push(Expression::Meta { key: MetaKey::TransportProtocol as u32, into: next });
+            next = after(next, 1);
+            expressions.push(payload(DESTINATION_PORT, next));
+            after(next, 1)
+        };
+        let turn = key(&mut expressions, FIRST);
+        let (name, port) = match share {
+            Share::One => {
+                expressions.push(lookup(map, FIRST));
+                (map, after(FIRST, family.address_words()))
+            }
+            Share::Many => {
+                let [spread, spread_ports] = spread_of(map);
+                expressions.extend([next_turn(turn), lookup(spread, FIRST)]);
+                key(&mut expressions, SECOND);
+                expressions.push(lookup(spread_ports, SECOND));
+                (spread, SECOND)
+            }
+        };
         let family = family.number().into();
         expressions.push(Expression::Nat { kind: NAT_DESTINATION, family, address: FIRST, port, flags: 0 });
-        named(chain, &format!("ports in {map}"), expressions)
+        named(chain, &format!("ports in {name}"), expressions)
     };
     let mut rules = Vec::new();
     for share in [Share::One, Share::Many] {
@@ -529,8 +526,10 @@ mod tests {
         assert!(set(PUBLIC_PORTS).elements.is_empty());
         let spread = &set("public_spread").elements;
         assert_eq!(spread.len(), TURNS as usize);
-        let share = |last| spread.values().filter(|value| value[..4] == target(last).octets()).count();
+        let share = |last| spread.values().filter(|value| value[..] == target(last).octets()).count();
         assert_eq!([share(2), share(3), share(4)], [86, 85, 85]);
+        let ports = &set("public_spread_ports").elements;
+        assert_eq!(ports.values().collect::<Vec<_>>(), [&[0, 80, 0, 0]]);
     }
 
     #[test]

@@ -22,16 +22,19 @@ pub(super) const LOOPBACK_INDEX: u32 = 1;
 pub(super) const ANSWERING: u32 = 0b110;
 /// `IPS_DST_NAT`.
 pub(super) const DESTINATION_TRANSLATED: u32 = 1 << 5;
-/// The first register, and words of four bytes of the register file by their place.
+/// The first and the second register of sixteen bytes (`NFT_REG_1`, `NFT_REG_2`).
 pub(super) const FIRST: Register = 1;
-pub(super) const SECOND_WORD: Register = 9;
-pub(super) const THIRD_WORD: Register = 10;
-pub(super) const FOURTH_WORD: Register = 11;
-/// The second register begins with the fifth four bytes, the third with the ninth.
 pub(super) const SECOND: Register = 2;
-pub(super) const SIXTH_WORD: Register = 13;
-pub(super) const SEVENTH_WORD: Register = 14;
-pub(super) const THIRD: Register = 3;
+
+/// The register that follows `words` times four bytes behind another, as the kernel shows it: by the number of sixteen bytes
+/// where it begins such.
+pub(super) fn after(register: Register, words: Register) -> Register {
+    /// `NFT_REG32_00`, the first four bytes of `NFT_REG_1`.
+    const FIRST_WORD: Register = 8;
+    const WORDS: Register = 4;
+    let place = if register < FIRST_WORD { (register - FIRST) * WORDS } else { register - FIRST_WORD } + words;
+    if place % WORDS == 0 { FIRST + place / WORDS } else { FIRST_WORD + place }
+}
 
 /// A network protocol, with what of the rules is its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,19 +118,11 @@ impl Family {
         }
     }
 
-    /// The registers that follow each other behind `FIRST` where that holds an address.
-    pub fn after_address(self) -> [Register; 3] {
+    /// Registers of four bytes that an address takes.
+    pub fn address_words(self) -> Register {
         match self {
-            Self::V4 => [SECOND_WORD, THIRD_WORD, FOURTH_WORD],
-            Self::V6 => [SECOND, SIXTH_WORD, SEVENTH_WORD],
-        }
-    }
-
-    /// The register that follows an interface's name and an address.
-    pub fn after_both(self) -> Register {
-        match self {
-            Self::V4 => SIXTH_WORD,
-            Self::V6 => THIRD,
+            Self::V4 => 1,
+            Self::V6 => 4,
         }
     }
 

@@ -7,6 +7,7 @@ use netlink_bindings::nftables::{
 use netlink_bindings::traits::Pusher;
 
 use super::ruleset::{Chain, Expression, FieldType, FieldTypes, Inverted, Policy, Rule, Ruleset, Set};
+use super::typeof_data::typeof_data;
 use crate::runtime::net::netlink::{Batch, NLM_F_ACK, NLM_F_CREATE, Request};
 
 /// `NFNL_SUBSYS_NFTABLES`, the high byte of every message type.
@@ -201,6 +202,9 @@ fn push_set(batch: &mut Batch, table: &str, set: &Set, id: u32) {
             .push_key_len(set.key.length);
         if let Some(value) = set.value {
             attributes = attributes.push_data_type(value.number).push_data_len(value.length);
+            if let Some(data) = typeof_data(set.key, value) {
+                attributes = attributes.push_userdata(&data);
+            }
         }
         if set.key == FieldTypes::of(&[FieldType::InterfaceName]) {
             attributes = attributes.push_userdata(&key_in_host_order());

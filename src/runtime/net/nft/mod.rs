@@ -10,6 +10,7 @@ mod decode;
 mod difference;
 mod encode;
 mod ruleset;
+mod typeof_data;
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ use super::netlink::{Batch, Family, NetlinkError, Request, Socket};
 
 pub use difference::{NatDifference, differences};
 pub use ruleset::{
-    BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Register, Rule, Ruleset, Set,
+    BaseChain, Chain, Expression, FieldType, FieldTypes, Hook, Inverted, Policy, Register, Rule, Ruleset, Set, TURNS,
 };
 
 /// The longest comment of a table or of a rule, in bytes: its length with a NUL has to fit 8 bits, and the kernel

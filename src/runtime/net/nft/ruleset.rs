@@ -111,9 +111,12 @@ pub enum FieldType {
     Protocol,
     Port,
     InterfaceName,
-    /// A number of 32 bits in the host's order.
+    /// A number of 32 bits below [`TURNS`], in the host's order.
     Turn,
 }
+
+/// What a [`FieldType::Turn`] counts to.
+pub const TURNS: u32 = 256;
 
 impl FieldType {
     const ALL: [Self; 6] =
@@ -126,8 +129,8 @@ impl FieldType {
             Self::Protocol => 12,
             Self::Port => 13,
             Self::InterfaceName => 41,
-            // The `nft` program's plain integer has no width of its own; its mark has this one.
-            Self::Turn => 19,
+            // A plain integer, whose width the user data of a set must tell.
+            Self::Turn => 4,
         }
     }
 
@@ -163,7 +166,7 @@ impl FieldTypes {
         }
     }
 
-    fn fields(self) -> Option<Vec<FieldType>> {
+    pub(super) fn fields(self) -> Option<Vec<FieldType>> {
         let mut fields = Vec::new();
         let mut rest = self.number;
         while rest != 0 {
