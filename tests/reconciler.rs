@@ -159,6 +159,7 @@ impl FakeHost {
         if made {
             // Its peers may have come by other addresses since it was made.
             self.change(new, |c| c.hosts = Some(hosts_text(&roll.desired.live.hosts)))?;
+            self.change(new, |c| c.resolv_conf = resolv_conf(&roll.desired))?;
             self.change(new, |c| c.limits = self.kernel_limits(&roll.desired.live.limits))?;
             self.change(new, |c| c.stored = Some(StoredContainer::from(&roll.desired)))?;
         } else {
@@ -180,6 +181,12 @@ impl FakeHost {
             (held.told, held.parts) = (Some(told), parts);
             drop(world);
             self.look_at_targets();
+        }
+        if let Some(zone) = &roll.zone {
+            self.step()?;
+            let mut world = self.world.borrow_mut();
+            let held = world.resolver.as_mut().expect("the resolver comes before");
+            held.zone = held.zone.as_ref().map(|told| told.moved(old, new, zone));
         }
         self.remove(old)
     }

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::network::ByBridge;
-use super::{DesiredBridge, DesiredContainer, slot_of};
+use super::{ContainerSpec, DesiredBridge, DesiredContainer, Endpoint, slot_of};
 use crate::model::Name;
 
 /// The names of one stack. Which of its instances are well is not in it: that changes by the minute.
@@ -75,20 +75,7 @@ impl Zone {
         let instances: Vec<ZoneInstance> = containers
             .values()
             .filter(|container| !container.spec.endpoints.is_empty())
-            .map(|container| ZoneInstance {
-                instance: container.instance.clone(),
-                container: container.container.clone(),
-                places: container
-                    .spec
-                    .endpoints
-                    .iter()
-                    .map(|endpoint| {
-                        let address6 = endpoint.address6.map(|net| IpAddr::V6(net.addr()));
-                        let addresses = std::iter::once(IpAddr::V4(endpoint.address)).chain(address6).collect();
-                        ZonePlace { bridge: endpoint.bridge.clone(), addresses }
-                    })
-                    .collect(),
-            })
+            .map(|container| ZoneInstance::of(&container.instance, &container.container, &container.spec))
             .collect();
         let mut names: Vec<&Name> = instances.iter().map(|instance| &instance.container).collect();
         names.dedup();
@@ -115,6 +102,23 @@ impl Zone {
         (!instances.is_empty()).then(|| Zone { stack: stack.clone(), bridges, instances, services })
     }
 
+    /// The same with instance `to`, as `other` has it, in the place of `from`.
+    pub fn moved(&self, from: &str, to: &str, other: &Zone) -> Zone {
+        let taken = other.instances.iter().find(|one| one.instance == to);
+        let place = if self.has(from) { from } else { to };
+        let mut zone = self.clone();
+        zone.instances.retain(|one| one.instance == place || one.instance != to);
+        match zone.instances.iter().position(|one| one.instance == place) {
+            Some(place) => drop(zone.instances.splice(place..=place, taken.cloned())),
+            None => zone.instances.extend(taken.cloned()),
+        }
+        zone
+    }
+
+    pub fn has(&self, instance: &str) -> bool {
+        self.instances.iter().any(|one| one.instance == instance)
+    }
+
     /// Every name with its addresses, for people to read.
     pub fn names(&self) -> BTreeMap<String, String> {
         let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -132,6 +136,18 @@ impl Zone {
             names.insert(service.container.to_string(), addresses.collect());
         }
         names.into_iter().map(|(name, addresses)| (name, addresses.join(" "))).collect()
+    }
+}
+
+impl ZoneInstance {
+    /// An instance that was, or will be, made from a spec.
+    pub fn of(instance: &str, container: &Name, spec: &ContainerSpec) -> Self {
+        let place = |endpoint: &Endpoint| ZonePlace {
+            bridge: endpoint.bridge.clone(),
+            addresses: endpoint.addresses().collect(),
+        };
+        let places = spec.endpoints.iter().map(place).collect();
+        ZoneInstance { instance: instance.into(), container: container.clone(), places }
     }
 }
 

@@ -151,6 +151,8 @@ pub struct Roll {
     pub old: String,
     /// Where ports and services lead in the end.
     pub nat: Option<DesiredNat>,
+    /// What names stand for in the end.
+    pub zone: Option<Zone>,
 }
 
 /// Changes of a running container.

@@ -7,7 +7,7 @@ use crate::reconcile::step::{Action, Verb};
 
 impl Differ<'_> {
     pub(super) fn resolver(&mut self) {
-        let Some(zone) = &self.desired.resolver else { return };
+        let Some(zone) = &self.zone_for_now() else { return };
         let held = self.actual.resolver.as_ref();
         let told = held.and_then(|held| held.zone.as_ref());
         let (verb, why) = match held {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::containers::replace_reason;
 use super::{Differ, Draft};
 use crate::model::Condition;
-use crate::plan::{DesiredContainer, DesiredNat, Kind, Order, ResourceId, slot_of};
+use crate::plan::{DesiredContainer, DesiredNat, Kind, Order, ResourceId, Zone, ZoneInstance, slot_of};
 use crate::reconcile::actual::StoredContainer;
 use crate::reconcile::step::{Action, Roll, Verb};
 
@@ -46,6 +46,22 @@ impl Differ<'_> {
         Some(nat)
     }
 
+    /// What names stand for until then: places of which one takes over from another have the old one's addresses.
+    pub(super) fn zone_for_now(&self) -> Option<Zone> {
+        let mut zone = self.desired.resolver.clone()?;
+        let told = self.actual.resolver.as_ref().and_then(|resolver| resolver.zone.as_ref());
+        for container in self.desired.containers.values() {
+            let Some(old) = &container.update.takes_over else { continue };
+            let has_taken_over = told.is_some_and(|told| told.has(&container.instance) && !told.has(old));
+            let held = self.actual.containers.get(old).and_then(|held| held.stored.as_ref());
+            let Some(held) = held.filter(|_| !has_taken_over) else { continue };
+            for place in zone.instances.iter_mut().filter(|one| one.instance == container.instance) {
+                *place = ZoneInstance::of(old, &container.container, &held.spec);
+            }
+        }
+        Some(zone)
+    }
+
     /// The targets of an instance as they would be for the old one.
     fn with_addresses_of(&self, old: &str, new: &DesiredContainer, nat: &DesiredNat) -> DesiredNat {
         let held = self.actual.containers.get(old).and_then(|held| held.stored.as_ref());
@@ -76,7 +92,8 @@ impl Differ<'_> {
             (true, true) => "its replacement was not finished".to_owned(),
             _ => replace_reason(&changes),
         };
-        let roll = Roll { desired: wanted.clone(), old, nat: self.desired.nat.clone() };
+        let (nat, zone) = (self.desired.nat.clone(), self.desired.resolver.clone());
+        let roll = Roll { desired: wanted.clone(), old, nat, zone };
         let resource = ResourceId::new(Kind::Container, slot_of(&wanted.instance));
         Draft::new(resource, Verb::Replace, why, Action::RollContainer(Box::new(roll)))
             .changes(changes)

@@ -111,6 +111,8 @@ pub struct LinuxHost {
     /// Links that wait to be deleted together, each with who waits for it.
     doomed: Arc<Mutex<Vec<Doomed>>>,
     deleting: Arc<tokio::sync::Mutex<()>>,
+    /// One at a time tells the resolver of other names.
+    naming: Arc<tokio::sync::Mutex<()>>,
     /// One socket for the whole run: after a transaction that deleted something, the kernel takes some 10 ms to let a
     /// netfilter socket be closed. It is let go of last.
     nft: Arc<OnceLock<Nft>>,
@@ -141,6 +143,7 @@ impl LinuxHost {
             launcher: Arc::default(),
             doomed: Arc::default(),
             deleting: Arc::default(),
+            naming: Arc::default(),
             nft: Arc::default(),
             sysctls: Sysctls::default(),
         })

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::LinuxHost;
 use super::orders::Orders;
 use crate::model::Condition;
-use crate::plan::{DesiredContainer, DesiredNat, Endpoint, Kind, Label};
+use crate::plan::{DesiredContainer, DesiredNat, Endpoint, Kind, Label, Zone};
 use crate::reconcile::host::{Doing, HostError};
 use crate::reconcile::step::{AdjustContainer, LinksOf, Reactions, Roll};
 use crate::runtime::net::Flows;
@@ -26,10 +26,14 @@ impl LinuxHost {
     pub(super) async fn roll(&self, roll: Roll) -> Result<(), HostError> {
         let new = roll.desired.instance.clone();
         let before = Orders::of(&self.stack_folder()).load();
+        let names = self.observe_resolver().and_then(|resolver| resolver.zone);
         if let Err(error) = self.take_over(&roll).await {
             // What it was led to before, if it came so far.
             if let Some(before) = before {
                 self.lead_by(before).await?;
+            }
+            if let Some(names) = names.filter(|names| names.has(&roll.old)) {
+                self.name_by(&new, &roll.old, &names).await?;
             }
             self.remove_container(&new, LinksOf::Deleted).await?;
             return Err(taken_back(error, &new, &roll.old));
@@ -42,7 +46,7 @@ impl LinuxHost {
     }
 
     async fn take_over(&self, roll: &Roll) -> Result<(), HostError> {
-        let Roll { desired, old, nat } = roll;
+        let Roll { desired, old, nat, zone } = roll;
         let new = &desired.instance;
         if self.runs_as(desired)? {
             // Its peers may have come by other addresses since it was made, and the file may say otherwise.
@@ -69,6 +73,9 @@ impl LinuxHost {
             let told = Orders::of(&self.stack_folder()).load().unwrap_or_else(|| nat.clone());
             self.lead_by(told.moved(old, new, nat)).await?;
         }
+        if let Some(zone) = zone {
+            self.name_by(old, new, zone).await?;
+        }
         match desired.live.health {
             Some(_) => self.stays_well(new, monitor).await,
             None => Ok(()),
@@ -93,6 +100,14 @@ impl LinuxHost {
             orders.carry_out(nft, &host.table_name(), &told)
         })
         .await
+    }
+
+    /// Has the resolver name instance `to`, as `zone` has it, where it named `from`.
+    async fn name_by(&self, from: &str, to: &str, zone: &Zone) -> Result<(), HostError> {
+        let _turn = self.naming.lock().await;
+        let told = self.observe_resolver().and_then(|resolver| resolver.zone);
+        let told = told.map_or_else(|| zone.clone(), |told| told.moved(from, to, zone));
+        self.run_resolver(told).await
     }
 
     fn addresses_of(&self, instance: &str) -> Vec<IpAddr> {

@@ -74,7 +74,8 @@ impl NatTable {
         for (key, targets) in self.targets(map).into_iter().filter(|(_, targets)| targets.len() > 1) {
             let (addresses, there): (Vec<_>, Vec<_>) = targets.into_iter().unzip();
             turns.extend(deal(&key, &addresses));
-            ports.extend(there.into_iter().take(1).map(|port| (key.clone(), port)));
+            // Alone it is not padded.
+            ports.extend(there.into_iter().take(1).map(|port| (key.clone(), port[..2].to_vec())));
         }
         [turns, ports]
     }

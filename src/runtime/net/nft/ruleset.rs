@@ -144,6 +144,15 @@ impl FieldType {
     }
 }
 
+/// The bytes of fields that follow each other. One that stands alone is not padded.
+fn bytes_of(fields: &[FieldType]) -> Vec<usize> {
+    match fields {
+        [FieldType::Port] => vec![2],
+        [FieldType::Protocol] => vec![1],
+        _ => fields.iter().map(|field| field.bytes()).collect(),
+    }
+}
+
 /// `IFNAMSIZ`: an interface's name in a register, padded with zeroes.
 pub(super) const INTERFACE_NAME_BYTES: usize = 16;
 /// Bits per field in the type number of a concatenation.
@@ -162,7 +171,7 @@ impl FieldTypes {
     pub fn of(fields: &[FieldType]) -> Self {
         Self {
             number: fields.iter().fold(0, |number, field| number << TYPE_BITS | field.number()),
-            length: fields.iter().map(|field| field.bytes() as u32).sum(),
+            length: bytes_of(fields).iter().sum::<usize>() as u32,
         }
     }
 
@@ -174,7 +183,7 @@ impl FieldTypes {
             fields.insert(0, FieldType::ALL.into_iter().find(|field| field.number() == number)?);
             rest >>= TYPE_BITS;
         }
-        (fields.iter().map(|field| field.bytes()).sum::<usize>() == self.length as usize).then_some(fields)
+        (bytes_of(&fields).iter().sum::<usize>() == self.length as usize).then_some(fields)
     }
 
     /// A value of this type in words, such as `127.0.0.1 tcp 8080`; in hexadecimal where it is of no type of ours.
@@ -184,8 +193,9 @@ impl FieldTypes {
             return bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         };
         let mut rest = bytes;
-        let words = fields.into_iter().map(|field| {
-            let (value, tail) = rest.split_at(field.bytes());
+        let widths = bytes_of(&fields);
+        let words = fields.into_iter().zip(widths).map(|(field, width)| {
+            let (value, tail) = rest.split_at(width);
             rest = tail;
             match field {
                 FieldType::Ipv4Address => Ipv4Addr::new(value[0], value[1], value[2], value[3]).to_string(),
