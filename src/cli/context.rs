@@ -72,7 +72,7 @@ pub fn host_of(global: &Global, stack: &Name) -> Result<LinuxHost, HostError> {
         data: global.data_dir.clone(),
         run: global.run_dir.clone(),
         cgroup: global.cgroup.clone(),
-        registry: registries(global)?,
+        registry: registry_options(global)?,
         ..Roots::default()
     };
     LinuxHost::new(roots, stack.clone())
@@ -80,6 +80,10 @@ pub fn host_of(global: &Global, stack: &Name) -> Result<LinuxHost, HostError> {
 
 /// How registries are reached: with docker's and podman's credentials, in the order in which podman looks.
 pub fn registries(global: &Global) -> Result<RegistryOptions, Exit> {
+    registry_options(global).map_err(|error| failed(&error.to_string(), &[]))
+}
+
+fn registry_options(global: &Global) -> Result<RegistryOptions, HostError> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = variable("HOME").unwrap_or_else(|| PathBuf::from("/root"));
     let credentials = [
@@ -95,7 +99,7 @@ pub fn registries(global: &Global) -> Result<RegistryOptions, Exit> {
         certificates: variable("SSL_CERT_FILE").into_iter().collect(),
         ..RegistryOptions::default()
     };
-    options.with_settings(&global.registries).map_err(|error| failed(&error.to_string(), &[]))
+    options.with_settings(&global.registries).map_err(|error| HostError::Said(error.to_string()))
 }
 
 /// Runs a future to its end on this thread; blocking steps get threads of their own.

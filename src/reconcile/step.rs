@@ -188,7 +188,7 @@ impl Plan {
             .enumerate()
             .map(|(id, step)| Step { id, after: step.after.iter().filter_map(new_id).collect(), ..(*step).clone() })
             .collect();
-        Plan { stack: self.stack.clone(), steps, unchanged: self.unchanged }
+        Plan { stack: self.stack.clone(), steps, notes: self.notes.clone(), unchanged: self.unchanged }
     }
 
     pub fn is_empty(&self) -> bool {
