@@ -20,7 +20,10 @@ const STACK: &str = env!("CARGO_BIN_EXE_stack");
 #[test]
 fn every_command_has_help() {
     expect("help", &["--help"]);
-    for command in ["up", "watch", "diff", "down", "ps", "logs", "exec", "check", "graph", "seccomp"] {
+    for command in [
+        "up", "watch", "diff", "down", "history", "rollback", "ps", "logs", "events", "wait", "exec", "check", "graph",
+        "seccomp",
+    ] {
         expect(&format!("help-{command}"), &[command, "--help"]);
     }
     let version = stack(&["--version"]);

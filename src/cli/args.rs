@@ -31,6 +31,9 @@ pub struct Global {
     /// Mirrors of registries, and which of them may be spoken to without encryption.
     #[arg(long, global = true, env = "STACK_REGISTRIES", default_value = "/etc/stack/registries.toml", hide = true)]
     pub registries: PathBuf,
+    /// How many generations of a stack are kept to go back to.
+    #[arg(long, global = true, env = "STACK_GENERATIONS", default_value_t = 10, hide = true)]
+    pub generations: usize,
     /// Print how long each phase took, on standard error.
     #[arg(long, global = true)]
     pub timings: bool,
@@ -42,14 +45,22 @@ pub enum Command {
     Up(UpArgs),
     /// Show what `up` would change, and change nothing.
     Diff(DiffArgs),
-    /// Follow the stack file and all it hangs on, and do at each change what is downstream of it.
+    /// Follow the stack file and all it hangs on; do at each change what is downstream of it.
     Watch(WatchArgs),
     /// Take a stack away; its volumes stay.
     Down(DownArgs),
+    /// Show what was brought up when, and what of it runs.
+    History(HistoryArgs),
+    /// Go back to what was brought up before.
+    Rollback(RollbackArgs),
     /// Show what runs, where it listens and how it is.
     Ps(PsArgs),
     /// Show what containers wrote.
     Logs(LogsArgs),
+    /// Show what was done to a stack, when, by whom and why.
+    Events(EventsArgs),
+    /// Wait until containers have come to a state.
+    Wait(WaitArgs),
     /// Run a command in a running container.
     Exec(ExecArgs),
     /// Check a stack file.
@@ -75,7 +86,7 @@ pub struct FileArg {
 
 #[derive(Debug, Args)]
 pub struct UpArgs {
-    /// Stack files, one after another [default: stack.toml in this folder].
+    /// Stack files, or plans of `diff -o`, one after another [default: stack.toml in this folder].
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
     #[command(flatten)]
@@ -116,6 +127,9 @@ pub struct DiffArgs {
     pub path: Option<PathBuf>,
     #[command(flatten)]
     pub file: FileArg,
+    /// Keep the plan in this file too: `stack up PLAN` carries it out while nothing has moved.
+    #[arg(short, long, value_name = "PLAN")]
+    pub output: Option<PathBuf>,
     /// Print the plan as JSON.
     #[arg(long)]
     pub json: bool,
@@ -134,6 +148,39 @@ pub struct DownArgs {
     /// Delete its volumes too. The stack's name is asked for, or given here.
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub volumes: Option<String>,
+    /// Print what came of it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// The stack file [default: stack.toml in this folder].
+    #[arg(value_name = "FILE")]
+    pub path: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// A stack's name, when its file is no longer there or no longer right.
+    #[arg(long, conflicts_with_all = ["path", "file"])]
+    pub name: Option<String>,
+    /// Print it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The generation, as `stack history` numbers them [default: the one before what runs].
+    #[arg(value_name = "NUMBER")]
+    pub number: Option<u32>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// A stack's name, when its file is no longer there or no longer right.
+    #[arg(long, conflicts_with = "file")]
+    pub name: Option<String>,
+    /// Do not ask; without a terminal nothing is asked.
+    #[arg(short, long)]
+    pub yes: bool,
     /// Print what came of it as JSON.
     #[arg(long)]
     pub json: bool,
@@ -171,6 +218,56 @@ pub struct LogsArgs {
     /// Print a JSON object a line.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// The stack file [default: stack.toml in this folder]. `-f` follows, as everywhere in the field.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// A stack's name, when its file is no longer there.
+    #[arg(long, conflicts_with = "file")]
+    pub name: Option<String>,
+    /// Go on as more happens.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// At most so many of the last events.
+    #[arg(short = 'n', long, value_name = "EVENTS")]
+    pub tail: Option<usize>,
+    /// Print a JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exit status: 0 all have come there, 1 one of them cannot any more, 124 not in time.")]
+pub struct WaitArgs {
+    /// Containers or instances, such as `web` or `web-2`.
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// What to wait for [default: healthy where there is a probe, else started].
+    #[arg(long = "for", value_enum, value_name = "STATE")]
+    pub state: Option<WaitState>,
+    /// Wait no longer, as "30s" or "5m" [default: for ever].
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// Print a JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WaitState {
+    /// Its health probe passes.
+    Healthy,
+    /// Its program runs.
+    Started,
+    /// Its program has ended with status 0, and is not started again.
+    Completed,
+    /// It does not run: it has ended for good, or is not there.
+    Stopped,
 }
 
 #[derive(Debug, Args)]

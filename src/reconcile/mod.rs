@@ -4,18 +4,20 @@ mod actual;
 mod changes;
 mod diff;
 mod execute;
+mod generation;
 mod host;
 mod library;
 mod lockfile;
+mod plan_file;
 mod road;
 mod step;
 
-pub use crate::monitor::events::{Actor, EventLog, EventRecord};
+pub use crate::monitor::events::{Actor, EventLog, EventRecord, EventTail};
 pub use crate::monitor::status::ProcessId;
 pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
 pub use crate::runtime::image::registry::{Progress as PullProgress, RegistryOptions, Silent};
 pub use crate::runtime::image::{
-    ImageConfig, ImageError, ImageLayer, ImageOrigin, LayerDigest, Reference, StoredImage,
+    ImageConfig, ImageError, ImageLayer, ImageOrigin, LayerDigest, Reference, StoreHold, StoredImage,
 };
 pub use crate::runtime::overlay::{OverlayEntry, OverlayEntryKind, TreeAspect, TreeDifference, TreeSize};
 pub use crate::runtime::sys::async_fd::readable;
@@ -26,10 +28,15 @@ pub use actual::{
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
+pub use generation::{
+    Change as GenerationChange, Generation, GenerationError, Generations, KeptVariable, before, changes, running,
+};
 pub use host::{
-    ExecFailure, ExecWish, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock, SyncWish, Synced,
+    Awaited, Brought, ExecFailure, ExecWish, Given, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock,
+    SyncWish, Synced, labels,
 };
 pub use library::{Checked, ImageDifference, ImageLibrary, LibraryError, PruneWish, Pruned};
 pub use lockfile::{ImageLock, ImageLockError};
+pub use plan_file::{PlanFile, PlanFileError, seen};
 pub use road::{Looked, RoadError, Travelled, Wish, look, travel};
 pub use step::{Action, AdjustContainer, LinksOf, Plan, Reactions, Step, Verb};

@@ -5,6 +5,7 @@ mod cgroups;
 mod container;
 mod copies;
 mod exec;
+mod generations;
 mod images;
 mod lock;
 mod nat;
@@ -37,10 +38,13 @@ use crate::runtime::image::{ImageStore, LayerDigest, Reference};
 use crate::runtime::net::{Links, Nft, Sysctls};
 
 pub use exec::{ExecFailure, ExecWish};
+use generations::Elsewhere;
+pub use generations::{Brought, Given, labels};
 use images::KnownImage;
 pub use lock::{LockError, StackLock};
 pub use registries::Renewal;
 pub use sync::{SyncWish, Synced};
+pub use wait::Awaited;
 
 /// Where things are on this host; other places in tests.
 #[derive(Clone, Debug)]
@@ -83,6 +87,8 @@ pub struct LinuxHost {
     registries: Arc<RegistryClient>,
     renewal: Renewal,
     actor: Actor,
+    /// Where files are read that a generation keeps.
+    elsewhere: Elsewhere,
     events: EventLog,
     links: Arc<OnceCell<Links>>,
     launcher: Arc<OnceCell<Launcher>>,
@@ -108,6 +114,7 @@ impl LinuxHost {
             referred: Arc::default(),
             renewal: Renewal::AsWritten,
             actor: Actor::Up,
+            elsewhere: Elsewhere::default(),
             events: EventLog::of(&roots.data, stack.as_str()),
             roots: Arc::new(roots),
             stack,
