@@ -5,5 +5,8 @@ fn main() -> std::process::ExitCode {
     if arguments.peek().is_some_and(stack::monitor::is_monitor) {
         return stack::monitor::main(arguments);
     }
+    if arguments.peek().is_some_and(stack::build::is_step) {
+        return stack::build::step_main(arguments);
+    }
     stack::cli::run()
 }

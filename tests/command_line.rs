@@ -21,8 +21,8 @@ const STACK: &str = env!("CARGO_BIN_EXE_stack");
 fn every_command_has_help() {
     expect("help", &["--help"]);
     for command in [
-        "up", "watch", "diff", "down", "history", "rollback", "ps", "logs", "events", "wait", "exec", "check", "graph",
-        "seccomp",
+        "up", "watch", "diff", "down", "history", "rollback", "ps", "stats", "logs", "events", "wait", "exec", "check",
+        "graph", "seccomp",
     ] {
         expect(&format!("help-{command}"), &[command, "--help"]);
     }

@@ -125,6 +125,10 @@ fn full_limits(branch: &Branch) -> CgroupLimits {
         memory_low: memory.then_some(16 * MIB + 4095),
         swap_max: (memory && branch.hierarchies.swap_accounting()).then_some(32 * MIB + 17),
         cpu: has(Controller::Cpu).then_some(CpuBandwidth { quota_us: 30_000, period_us: 20_000 }),
+        memory_high: (branch.version_of(Controller::Memory) == Some(Version::V2)).then_some(48 * MIB),
+        cpu_burst_us: has(Controller::Cpu).then_some(20_000),
+        cpuset_cpus: (branch.version_of(Controller::Cpuset) == Some(Version::V2)).then_some("0".into()),
+        cpuset_mems: None,
         cpu_weight: has(Controller::Cpu).then_some(333),
         pids_max: has(Controller::Pids).then_some(77),
         io: device
@@ -165,7 +169,11 @@ fn what_is_set_is_what_the_kernel_holds() {
         ..limits.clone()
     };
     let no_swap = CgroupLimits { swap_max: limits.swap_max.map(|_| 0), cpu_weight: None, ..limits.clone() };
-    for wanted in [raised, no_swap, limits, CgroupLimits::default()] {
+    // A burst that the lower quota could not hold.
+    let lower = CpuBandwidth { quota_us: 10_000, period_us: 20_000 };
+    let lower =
+        CgroupLimits { cpu: limits.cpu.map(|_| lower), cpu_burst_us: limits.cpu.map(|_| 9_000), ..limits.clone() };
+    for wanted in [raised, no_swap, lower, limits, CgroupLimits::default()] {
         group.set_limits(&wanted).unwrap();
         assert_eq!(group.limits().unwrap(), wanted.as_kernel_would_hold(&branch.hierarchies), "after {wanted:?}");
     }

@@ -45,7 +45,7 @@ cgroup = "backend"
 memory = "64MiB"
 volume = ["data:/data"]
 restart = "always"
-health = { tcp = 7000, interval = "100ms" }
+health = { tcp = 7000, interval = "100ms", start_period = "30s" }
 
 [container.job]
 image = "host"

@@ -107,7 +107,7 @@ fn what_the_host_had_before_it_has_after() {
     let host = Sandbox::new();
     host.sh("ip link add mine type bridge && ip addr add 172.30.0.1/24 dev mine && ip link set mine up && \
          nft add table inet mine && nft add chain inet mine c");
-    let seen = "ip -o link; ip -o addr; ip route; nft list ruleset; cat /proc/self/mountinfo";
+    let seen = "ip -o link; ip -o addr | sed 's/ tentative//'; ip route; nft list ruleset; cat /proc/self/mountinfo";
     let before = host.sh(seen);
     apply(&host, &stack("shop", 8080));
     host.ok(&["down"]);
@@ -129,7 +129,8 @@ fn a_chosen_subnet_keeps_clear_of_what_the_host_routes_and_stays() {
 #[test]
 fn an_interrupted_run_says_so_and_the_next_one_goes_on_from_there() {
     let host = Sandbox::new();
-    let text = stack("shop", 8080).replace(WAITS, "command = [\"sh\", \"-c\", \"sleep 1\"]")
+    let job = format!("command = [\"sleep\", \"{}\"]", sandbox::slowness());
+    let text = stack("shop", 8080).replace(WAITS, &job)
         + "[container.last]\nimage = \"host:\"\ncommand = [\"sleep\", \"3600\"]\nafter = { job = \"completed\" }\n";
     host.write("stack.toml", &text);
     let mut first = host.command(&["up"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

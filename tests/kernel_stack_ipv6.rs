@@ -127,6 +127,68 @@ fn containers_reach_their_bridge_and_the_world_and_no_other_bridge() {
 }
 
 #[test]
+fn an_internal_bridge_has_no_way_out_and_none_in() {
+    let host = Sandbox::new();
+    let neighbour = Neighbour::of(&host);
+    apply(
+        &host,
+        &format!(
+            r#"
+name = "shop"
+
+[bridge.inner]
+internal = true
+
+[bridge.front]
+
+[container.db]
+image = "host:"
+{}
+bridge = ["inner"]
+
+[container.web]
+image = "host:"
+{}
+bridge = ["inner", "front"]
+port = ["public:8081:80"]
+"#,
+            serves_both(80, "db"),
+            serves_both(80, "web")
+        ),
+    );
+    until("it serves", || call(|line| neighbour.sh(line), HOST6, 8081).is_some());
+    let from = |container: &'static str, address: &str, port| {
+        call(|line| host.stack(&["exec", container, "sh", "-c", line]).stdout, address, port).unwrap_or_default()
+    };
+    let addresses = |container: &str| {
+        let fields = host.ps()[container].clone();
+        ["addresses", "addresses6"].map(|field| fields[field][0].as_str().expect("an address").to_string())
+    };
+    let script = "exec perl -MIO::Socket::IP -e 'my $s = IO::Socket::IP->new(LocalHost => \"::\", LocalPort => 90, \
+                  Listen => 9, ReuseAddr => 1) or die; while (my $c = $s->accept) { print $c \"out\" }'";
+    let mut server = neighbour.command(script).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a server");
+    until("the neighbour serves", || call(|line| neighbour.sh(line), NEIGHBOUR6, 90).is_some());
+    for (outside, inside) in [NEIGHBOUR, NEIGHBOUR6].into_iter().zip(addresses("db")) {
+        assert!(from("web", &inside, 80).starts_with("db"), "a neighbour on the bridge at {inside}");
+        assert!(call(|line| host.sh(line), &inside, 80).is_some(), "the host at {inside}");
+        assert_eq!(from("web", outside, 90), "out", "by the bridge that leads out");
+        assert_eq!(from("db", outside, 90), "");
+    }
+    // Not even with a route.
+    let init = host.init_of("db");
+    host.sh(&format!(
+        "nsenter -t {init} -n ip route add default dev eth0; nsenter -t {init} -n ip -6 route add default dev eth0"
+    ));
+    neighbour.sh(&format!("ip route add 10.64.0.0/10 via {HOST}; ip -6 route add fd00::/8 via {HOST6}"));
+    for (outside, inside) in [NEIGHBOUR, NEIGHBOUR6].into_iter().zip(addresses("db")) {
+        assert_eq!(from("db", outside, 90), "", "out to {outside}");
+        assert_eq!(call(|line| neighbour.sh(line), &inside, 80), None, "in to {inside}");
+    }
+    let _ = server.kill();
+    let _ = server.wait();
+}
+
+#[test]
 fn a_host_without_ipv6_has_bridges_of_ipv4_and_the_plan_says_so() {
     let host = Sandbox::new();
     host.sh("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");

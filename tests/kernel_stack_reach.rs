@@ -10,7 +10,7 @@ mod shop;
 
 use std::process::Stdio;
 
-use neighbour::{HOST, NEIGHBOUR, Neighbour};
+use neighbour::{HOST, HOST6, NEIGHBOUR, Neighbour};
 use sandbox::{Sandbox, until};
 use shop::{WAITS, answer, answers, ask, running, serves, serves_udp};
 
@@ -199,4 +199,46 @@ fn the_table_reads_well_in_nft() {
     }
     // What nft prints, nft takes.
     host.sh("nft list ruleset > ruleset && nft --check -f ruleset");
+}
+
+/// How many packets from `neighbour` to a machine beyond the host's other link the host sent on, of each protocol.
+fn sent_on(host: &Sandbox, neighbour: &Neighbour) -> [u64; 2] {
+    neighbour.sh(&format!(
+        "ip route add 198.51.100.0/24 via {HOST}; ip -6 route add 2001:db8:1::/64 via {HOST6}; \
+         perl -MIO::Socket::IP -e 'for (\"198.51.100.9\", \"2001:db8:1::9\") {{ IO::Socket::IP->new(PeerHost => $_, \
+         PeerPort => 9999, Type => SOCK_DGRAM)->send(\"x\") }}'"
+    ));
+    ["passed4", "passed6"].map(|counter| {
+        let text = host.sh(&format!("sleep 0.2; nft list counter inet probe {counter}"));
+        let after = text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
+        after.and_then(|number| number.parse().ok()).expect("a counter")
+    })
+}
+
+#[test]
+fn what_forwarding_would_open_between_other_links_stays_shut_and_what_was_open_stays_open() {
+    for (before, passed) in [("0", [0, 0]), ("1", [1, 1])] {
+        let host = Sandbox::new();
+        let neighbour = Neighbour::of(&host);
+        host.sh(&format!(
+            "ip link add lan1 type veth peer name lan2 && ip link set lan2 up && ip addr add 198.51.100.1/24 dev lan1 && \
+             ip addr add 2001:db8:1::1/64 dev lan1 nodad && ip link set lan1 up && \
+             ip neigh add 2001:db8:1::9 lladdr 02:00:00:00:00:09 dev lan1 && \
+             ip neigh add 198.51.100.9 lladdr 02:00:00:00:00:09 dev lan1 && \
+             echo {before} > /proc/sys/net/ipv4/ip_forward && echo {before} > /proc/sys/net/ipv6/conf/all/forwarding"
+        ));
+        host.sh("nft 'add table inet probe; add counter inet probe passed4; add counter inet probe passed6; \
+             add chain inet probe c { type filter hook postrouting priority 300; }; \
+             add rule inet probe c oifname lan1 ip daddr 198.51.100.9 counter name passed4; \
+             add rule inet probe c oifname lan1 ip6 daddr 2001:db8:1::9 udp dport 9999 counter name passed6'");
+        let stack = format!(
+            "name = \"shop\"\n[bridge.front]\n[container.a]\nimage = \"host:\"\n{WAITS}\nbridge = [\"front\"]\n"
+        );
+        host.write("stack.toml", &stack);
+        let says = host.stack(&["diff"]).stdout.contains("forwarding between other links");
+        assert_eq!(says, before == "0");
+        shop::apply(&host, &stack);
+        assert_eq!(host.sh("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
+        assert_eq!(sent_on(&host, &neighbour), passed, "forwarding was {before}");
+    }
 }

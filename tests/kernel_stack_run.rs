@@ -130,7 +130,27 @@ fn a_container_above_its_memory_is_killed_counted_and_shown() {
     until("it is killed", || box_of(&host)["phase"]["state"] == "exited");
     assert_eq!(box_of(&host)["phase"]["code"], 137);
     assert!(box_of(&host)["run"]["oom_kills"].as_u64().unwrap() >= 1);
-    assert_says(&host.ok(&["ps"]), &["out of memory"]);
+    assert_says(&host.ok(&["ps"]), &["out of memory 1×", "`perl` (process "]);
+}
+
+#[test]
+fn a_kill_is_told_while_the_container_goes_on() {
+    let hog = "while :; do [ -e /hog ] && { perl -e 'my $$x = \"x\" x 200_000_000'; rm /hog; }; sleep 0.05; done";
+    // The branch's limit is the one that is reached.
+    let text = one(hog, "cgroup = \"small\"") + "[cgroup.small]\nmemory = \"32MiB\"\nswap = \"0B\"\n";
+    let host = running(&text);
+    host.ok(&["exec", "box", "touch", "/hog"]);
+    until("the monitor has told", || box_of(&host)["run"]["oom_kills"] == 1);
+    let seen = box_of(&host);
+    let told = seen["run"]["last_oom"].as_str().unwrap();
+    assert_says(
+        told,
+        &["`perl` (process ", ") was killed: out of memory, the limit of ", "/shop/small.branch is 32MiB"],
+    );
+    assert_eq!(seen["phase"]["state"], "running");
+    assert_says(&host.ok(&["logs", "box"]), &[told]);
+    host.ok(&["exec", "box", "touch", "/hog"]);
+    until("the second is told too", || box_of(&host)["run"]["oom_kills"] == 2);
 }
 
 #[test]

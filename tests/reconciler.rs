@@ -211,7 +211,7 @@ impl Host for FakeHost {
         self.step()?;
         let mut world = self.world.borrow_mut();
         match action {
-            Action::EnableForwarding => world.forwarding = true,
+            Action::EnableForwarding { .. } => world.forwarding = true,
             Action::EnableForwarding6 { .. } => world.forwarding6 = true,
             Action::CreateRoot => world.root = ActualRoot::Finished,
             Action::RemoveRoot => {
@@ -239,6 +239,7 @@ impl Host for FakeHost {
             }
             Action::CreateVolume { name } => drop(world.volumes.insert(name.clone())),
             Action::RemoveVolume { name } => drop(world.volumes.remove(name)),
+            Action::BuildImage { name } => drop(world.unbuilt.remove(name)),
             Action::UnpackImage { name } => {
                 self.images.borrow_mut().insert(name.clone());
                 world.missing_layers.remove(name);

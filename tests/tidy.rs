@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms, and what each may use of the house. `runtime` uses nothing but itself.
-const MAY_USE: [(&str, &[&str]); 8] = [
-    ("cli", &["watch", "reconcile", "monitor", "plan", "file", "model", "runtime"]),
+const MAY_USE: [(&str, &[&str]); 9] = [
+    ("cli", &["watch", "reconcile", "build", "monitor", "plan", "file", "model", "runtime"]),
     ("watch", &["reconcile", "plan", "file", "model"]),
-    ("reconcile", &["monitor", "plan", "file", "model", "runtime"]),
+    ("reconcile", &["build", "monitor", "plan", "file", "model", "runtime"]),
     ("plan", &["file", "model"]),
     ("file", &["model"]),
     ("model", &[]),
+    ("build", &["model", "runtime"]),
     ("monitor", &["model", "runtime"]),
     ("runtime", &[]),
 ];

@@ -1,8 +1,12 @@
 //! What can be typed.
 
+mod tools;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use tools::{ImageArgs, ImageCommand, SeccompArgs, SeccompCommand, SeccompGiven};
 
 /// Containers on one Linux host from a TOML file: no daemon, no other engine underneath.
 #[derive(Debug, Parser)]
@@ -43,6 +47,8 @@ pub struct Global {
 pub enum Command {
     /// Make the host what the stack file says, changing only what differs.
     Up(UpArgs),
+    /// Build the images of a stack, and start nothing.
+    Build(BuildArgs),
     /// Show what `up` would change, and change nothing.
     Diff(DiffArgs),
     /// Follow the stack file and all it hangs on; do at each change what is downstream of it.
@@ -55,6 +61,10 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// Show what runs, where it listens and how it is.
     Ps(PsArgs),
+    /// Show what containers use.
+    Stats(StatsArgs),
+    /// Show what containers use, again each second.
+    Top(StatsArgs),
     /// Show what containers wrote.
     Logs(LogsArgs),
     /// Show what was done to a stack, when, by whom and why.
@@ -94,12 +104,30 @@ pub struct UpArgs {
     /// Ask the registries which images the references mean now, and lock those.
     #[arg(long)]
     pub pull: bool,
+    /// Build every image anew, also where nothing changed.
+    #[arg(long)]
+    pub build: bool,
     /// Wait until every container with a health probe is healthy.
     #[arg(long)]
     pub wait: bool,
     /// Go on watching: see `stack watch --help`.
     #[arg(long, conflicts_with_all = ["pull", "wait"])]
     pub watch: bool,
+    /// Print what came of it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// Images, by the names of their tables [default: all that are built].
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Carry out every step, also those that were kept of earlier builds.
+    #[arg(long)]
+    pub no_cache: bool,
     /// Print what came of it as JSON.
     #[arg(long)]
     pub json: bool,
@@ -188,6 +216,18 @@ pub struct RollbackArgs {
 
 #[derive(Debug, Args)]
 pub struct PsArgs {
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Every stack of this host.
+    #[arg(short, long)]
+    pub all: bool,
+    /// Print it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatsArgs {
     #[command(flatten)]
     pub file: FileArg,
     /// Every stack of this host.
@@ -328,161 +368,4 @@ pub enum GraphFormat {
     Text,
     Dot,
     Svg,
-}
-
-#[derive(Debug, Args)]
-pub struct ImageArgs {
-    #[command(subcommand)]
-    pub command: ImageCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ImageCommand {
-    /// Bring images of registries into the store, and unpack them.
-    Pull {
-        #[arg(required = true, value_name = "REFERENCE")]
-        references: Vec<String>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Send an image to a registry.
-    Push {
-        reference: String,
-        /// Under another name [default: its own].
-        #[arg(value_name = "AS")]
-        to: Option<String>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// List the images of the store.
-    Ls {
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show what an image is and how it wants to be run.
-    Inspect {
-        reference: String,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show the layers of an image.
-    Tree {
-        reference: String,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Take images out of the store; `prune` gives their space back.
-    Rm {
-        #[arg(required = true, value_name = "REFERENCE")]
-        references: Vec<String>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show in what the second of two images differs: configuration, layers and files.
-    #[command(after_help = "Exit status: 0 the same, 2 different, 1 could not tell.")]
-    Diff {
-        #[arg(value_name = "BEFORE")]
-        before: String,
-        #[arg(value_name = "AFTER")]
-        after: String,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Take an image out of a layout or an archive into the store.
-    Import {
-        /// `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:TAG]`; archives may be compressed.
-        source: String,
-        /// What it is called from then on.
-        reference: String,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Write an image as an archive that docker, podman and skopeo read.
-    Export {
-        reference: String,
-        file: PathBuf,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Delete what no named image and no container holds, and images that no container uses.
-    Prune {
-        /// Images that no container uses, too.
-        #[arg(long)]
-        all: bool,
-        /// Such images, pulled or imported longer ago than this, as "30d" or "12h".
-        #[arg(long, value_name = "AGE")]
-        older_than: Option<String>,
-        /// Such images, but not the newest so many of each repository.
-        #[arg(long, value_name = "COUNT")]
-        keep: Option<usize>,
-        /// Such images, oldest first, until so much is free, as "10GiB".
-        #[arg(long, value_name = "SIZE")]
-        free: Option<String>,
-        /// Only say what would be deleted.
-        #[arg(long)]
-        dry_run: bool,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Hold blobs against their digests and unpacked layers against their archives, and repair them.
-    Fsck {
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-pub struct SeccompArgs {
-    #[command(subcommand)]
-    pub command: SeccompCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum SeccompCommand {
-    /// Compile profiles and say what is wrong with them; with `--syscall`, what they answer.
-    Check {
-        /// Profile files in JSON or TOML, or `default`.
-        #[arg(required = true, value_name = "PROFILE")]
-        profiles: Vec<String>,
-        /// A call such as `mount`, `socket(38)`, `clone(0x10000000)` or a number; may be given several times.
-        #[arg(short = 's', long = "syscall", value_name = "CALL")]
-        calls: Vec<String>,
-        #[command(flatten)]
-        given: SeccompGiven,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Say which rule and line of a profile decides about a call.
-    Explain {
-        /// A profile file in JSON or TOML, or `default`.
-        profile: String,
-        /// Calls such as `mount`, `socket(38)`, `clone(0x10000000)` or a number.
-        #[arg(required = true, value_name = "CALL")]
-        calls: Vec<String>,
-        #[command(flatten)]
-        given: SeccompGiven,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show the program that a profile becomes.
-    Disasm {
-        /// A profile file in JSON or TOML, or `default`.
-        profile: String,
-        #[command(flatten)]
-        given: SeccompGiven,
-    },
-}
-
-/// For whom a profile's conditions are decided.
-#[derive(Debug, Args)]
-pub struct SeccompGiven {
-    /// A capability that the container has, with or without `CAP_` [default: the usual set].
-    #[arg(long, value_name = "CAP")]
-    pub cap: Vec<String>,
-    /// The kernel's version [default: this machine's].
-    #[arg(long, value_name = "VERSION")]
-    pub kernel: Option<String>,
-    /// The calls' architecture: x86_64, x86, x32 or aarch64 [default: this machine's].
-    #[arg(long)]
-    pub arch: Option<String>,
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{FileArg, Global};
@@ -105,18 +106,21 @@ pub fn host_of(global: &Global, stack: &Name) -> Result<LinuxHost, HostError> {
         data: global.data_dir.clone(),
         run: global.run_dir.clone(),
         cgroup: global.cgroup.clone(),
-        registry: registry_options(global)?,
+        registry: registries(global)?,
+        source_date: source_date(),
         ..Roots::default()
     };
-    LinuxHost::new(roots, stack.clone())
+    Ok(LinuxHost::new(roots, stack.clone())?.with_build_watch(Arc::new(super::build::show)))
+}
+
+/// `SOURCE_DATE_EPOCH`, as builds of all tools take it (reproducible-builds.org).
+fn source_date() -> i64 {
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
+    given.unwrap_or_else(|| Roots::default().source_date)
 }
 
 /// How registries are reached: with docker's and podman's credentials, in the order in which podman looks.
-pub fn registries(global: &Global) -> Result<RegistryOptions, Exit> {
-    registry_options(global).map_err(|error| failed(&error.to_string(), &[]))
-}
-
-fn registry_options(global: &Global) -> Result<RegistryOptions, HostError> {
+pub fn registries(global: &Global) -> Result<RegistryOptions, HostError> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = variable("HOME").unwrap_or_else(|| PathBuf::from("/root"));
     let credentials = [

@@ -1,6 +1,7 @@
 //! The command line: one file a command. The only place that prints; here errors become words, hints and exit codes.
 
 mod args;
+mod build;
 mod check;
 mod context;
 mod diff;
@@ -18,6 +19,7 @@ mod ps;
 mod rollback;
 mod seccomp;
 mod show;
+mod stats;
 mod style;
 mod terminal;
 mod up;
@@ -50,12 +52,15 @@ pub fn run() -> ExitCode {
     };
     match cli.command {
         Command::Up(args) => up::run(&cli.global, &args),
+        Command::Build(args) => build::run(&cli.global, &args),
         Command::Watch(args) => watch::run(&cli.global, &args),
         Command::Diff(args) => diff::run(&cli.global, &args),
         Command::Down(args) => down::run(&cli.global, &args),
         Command::History(args) => history::run(&cli.global, &args),
         Command::Rollback(args) => rollback::run(&cli.global, &args),
         Command::Ps(args) => ps::run(&cli.global, &args),
+        Command::Stats(args) => stats::run(&cli.global, &args),
+        Command::Top(args) => stats::run_top(&cli.global, &args),
         Command::Logs(args) => logs::run(&cli.global, &args),
         Command::Events(args) => events::run(&cli.global, &args),
         Command::Wait(args) => wait::run(&cli.global, &args),

@@ -8,7 +8,7 @@ use super::args::{Global, PsArgs};
 use super::context::{failed, file_path, host, load, wait_for};
 use super::exit::Exit;
 use super::show::{self, JSON_VERSION};
-use super::style::{BOLD, DIM, paint};
+use super::style::{BOLD, DIM, WARN, paint};
 use crate::model::Name;
 use crate::reconcile::{Actual, ActualContainer, Host, LinuxHost};
 
@@ -66,7 +66,13 @@ pub fn table(actual: &Actual, stack: &str) -> String {
             ports(actual, container).join(" "),
         ]);
     }
-    show::table(&rows)
+    let mut out = show::table(&rows);
+    for (instance, container) in &actual.containers {
+        if let Some(text) = &container.run.last_oom {
+            out += &format!("{}\n", paint(WARN, format!("{instance}: {text}")));
+        }
+    }
+    out
 }
 
 fn restarts(container: &ActualContainer) -> String {

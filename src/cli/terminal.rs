@@ -33,10 +33,10 @@ pub fn own_size() -> Option<Winsize> {
 }
 
 /// The caller's terminal passes every key on while this lives.
-struct RawMode(Option<Termios>);
+pub struct RawMode(Option<Termios>);
 
 impl RawMode {
-    fn enter() -> Self {
+    pub fn enter() -> Self {
         let stdin = rustix::stdio::stdin();
         let Ok(before) = tcgetattr(stdin) else { return RawMode(None) };
         let mut raw = before.clone();

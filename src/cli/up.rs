@@ -12,8 +12,8 @@ use super::style::{BAD, GOOD, WARN, paint};
 use super::{ps, show, watch};
 use crate::model::{Condition, Container, Stack};
 use crate::reconcile::{
-    Brought, GenerationChange, Host, LinuxHost, Looked, PlanFile, PlanFileError, Renewal, Report, StoreHold, Travelled,
-    Wish, changes, look, protect_this_program, seen, travel,
+    Brought, GenerationChange, Host, LinuxHost, Looked, PlanFile, PlanFileError, Rebuild, Renewal, Report, StoreHold,
+    Travelled, Wish, changes, look, protect_this_program, seen, travel,
 };
 
 pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
@@ -42,7 +42,8 @@ fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
     let stack = &loaded.stack;
     protect(stack)?;
     let renewal = if args.pull { Renewal::All } else { Renewal::AsWritten };
-    let host = host(global, &stack.name)?.with_renewal(renewal);
+    let rebuild = if args.build { Rebuild::All } else { Rebuild::Changed };
+    let host = host(global, &stack.name)?.with_renewal(renewal).with_rebuild(rebuild);
     let _lock = host.lock().map_err(|error| lock_failed(&error))?;
     let wish = Wish::Stack(stack);
     let shown = Shown { file: path, json: args.json };

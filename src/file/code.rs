@@ -57,6 +57,10 @@ pub const UNKNOWN_KERNEL_NAME: Code = "E0142";
 pub const SOFT_ABOVE_HARD: Code = "E0143";
 /// A text in a form that its key does not take.
 pub const BAD_TEXT: Code = "E0144";
+/// An instruction of a Dockerfile that cannot be read.
+pub const BAD_INSTRUCTION: Code = "E0145";
+/// An instruction of a Dockerfile, or a part of one, that has no counterpart here.
+pub const REFUSED_INSTRUCTION: Code = "E0146";
 /// A name that no table has.
 pub const UNKNOWN_REFERENCE: Code = "E0201";
 /// Containers that wait for each other.

@@ -46,7 +46,7 @@ const BRIDGE: [Hint; 7] = [
     ("driver_opts", "leave it out; `mtu` is a key of its own"),
     ("ipam", "write `subnet = \"10.70.0.0/26\"`"),
     ("external", "leave it out; a bridge belongs to one stack"),
-    ("enable_ipv6", "leave it out; bridges carry IPv4"),
+    ("enable_ipv6", "leave it out, bridges carry IPv6; to be without it write `ipv6 = false`"),
     ("gateway", "leave it out; the gateway is the first address of the subnet"),
     ("attachable", "leave it out; containers name the bridge with `bridge = [\"front\"]`"),
 ];

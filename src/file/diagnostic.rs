@@ -51,11 +51,12 @@ pub struct Diagnostic {
     pub help: Vec<String>,
 }
 
-/// All diagnostics of one file, in the order of its lines.
+/// All diagnostics of one file, in the order of its lines, then those of files that it names.
 #[derive(Clone, Debug)]
 pub struct Diagnostics {
     source: Source,
     list: Vec<Diagnostic>,
+    foreign: Vec<Diagnostics>,
 }
 
 /// How a rendering looks.
@@ -73,7 +74,7 @@ impl Diagnostics {
             drafts.into_iter().map(|draft| draft.cleaned(secrets).finish(&source)).collect();
         list.sort_by_key(|diagnostic| diagnostic.place.as_ref().map(|place| (place.line, place.column)));
         list.dedup();
-        Self { source, list }
+        Self { source, list, foreign: Vec::new() }
     }
 
     /// Of a file whose text could not be had.
@@ -86,19 +87,24 @@ impl Diagnostics {
             others: Vec::new(),
             help: Vec::new(),
         };
-        Self { source: Source::new(name, ""), list: vec![diagnostic] }
+        Self { source: Source::new(name, ""), list: vec![diagnostic], foreign: Vec::new() }
+    }
+
+    /// With what is wrong with other files.
+    pub(super) fn with(self, foreign: Vec<Diagnostics>) -> Self {
+        Self { foreign, ..self }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.iter().next().is_none()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.list.iter()
+        self.list.iter().chain(self.foreign.iter().flat_map(|file| &file.list))
     }
 
     pub fn count(&self, severity: Severity) -> usize {
-        self.list.iter().filter(|diagnostic| diagnostic.severity == severity).count()
+        self.iter().filter(|diagnostic| diagnostic.severity == severity).count()
     }
 
     pub fn has_errors(&self) -> bool {
@@ -123,7 +129,8 @@ impl Diagnostics {
             Look::Coloured => Renderer::styled(),
         };
         let one = |diagnostic: &Diagnostic| renderer.render(&[self.group(diagnostic)]) + "\n";
-        self.list.iter().map(one).collect::<Vec<_>>().join("\n")
+        let own = self.list.iter().map(one);
+        own.chain(self.foreign.iter().map(|file| file.render(look))).collect::<Vec<_>>().join("\n")
     }
 
     fn group<'a>(&'a self, diagnostic: &'a Diagnostic) -> annotate_snippets::Group<'a> {
@@ -162,7 +169,7 @@ impl std::error::Error for Diagnostics {}
 /// As the list of its diagnostics.
 impl Serialize for Diagnostics {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.list.serialize(serializer)
+        serializer.collect_seq(self.iter())
     }
 }
 

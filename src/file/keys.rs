@@ -43,8 +43,10 @@ const fn key(name: &'static str, wants: &'static str, example: &'static str) -> 
 }
 
 /// All kinds, for "belongs in" hints and for the test of the documentation.
-pub(super) const KINDS: [&Kind; 12] =
-    [&TOP, &IMAGE, &BRIDGE, &CGROUP, &VOLUME, &CONTAINER, &HEALTH, &MOUNT, &SECRET, &WATCH, &IO, &LOG];
+pub(super) const KINDS: [&Kind; 16] = [
+    &TOP, &IMAGE, &BRIDGE, &CGROUP, &VOLUME, &CONTAINER, &HEALTH, &MOUNT, &SECRET, &WATCH, &IO, &LOG, &BUILD, &STAGE,
+    &COPY, &BOOTSTRAP,
+];
 
 pub(super) const TOP: Kind = Kind {
     header: "the top of the file",
@@ -67,12 +69,81 @@ pub(super) const TOP: Kind = Kind {
 
 pub(super) const IMAGE: Kind = Kind {
     header: "[image.NAME]",
-    keys: &[key("from", "an image source in a string", "\"oci:images/web\""), key("pull", "a string", "\"missing\"")],
+    keys: &[
+        key("from", "an image source in a string", "\"oci:images/web\""),
+        key("pull", "a string", "\"missing\""),
+        key("build", "written as a table [image.NAME.build]", "[image.web.build]"),
+    ],
     later: &[
-        ("build", "build the image with another tool and name it with `from = \"oci:DIR\"`"),
         ("platform", "only images for this machine's architecture are used"),
         ("watch", "write rules in [[container.NAME.watch]]"),
     ],
+};
+
+const BASE: Key = key("from", "an image source in a string", "\"docker.io/library/debian:12\"");
+const BASE_BOOTSTRAP: Key = key("bootstrap", "a table", "{ suite = \"bookworm\", packages = [\"nginx\"] }");
+const BUILD_ENV: Key = key("env", "a table of strings, numbers and booleans", "{ LANG = \"C.UTF-8\" }");
+const BUILD_WORKDIR: Key = key("workdir", "an absolute path in a string", "\"/srv\"");
+const BUILD_COPY: Key = key("copy", "a list of tables", "[{ src = [\"site\"], to = \"/srv/www\" }]");
+const BUILD_RUN: Key = key("run", "a list of strings", "[\"apt-get update\"]");
+const BUILD_USER: Key = key("user", "a user in a string", "\"app\"");
+
+pub(super) const BUILD: Kind = Kind {
+    header: "[image.NAME.build]",
+    keys: &[
+        key("dockerfile", "a path of the host in a string", "\"Dockerfile\""),
+        key("context", "a path of the host in a string", "\".\""),
+        key("args", "a table of strings, numbers and booleans", "{ VERSION = \"1.2\" }"),
+        key("target", "a string", "\"release\""),
+        key("network", "a string", "\"none\""),
+        BASE,
+        BASE_BOOTSTRAP,
+        key("stage", "written as tables [image.NAME.build.stage.NAME]", "[image.web.build.stage.compile]"),
+        BUILD_ENV,
+        BUILD_WORKDIR,
+        BUILD_COPY,
+        BUILD_RUN,
+        BUILD_USER,
+        key("entrypoint", "a list of strings", "[\"/usr/bin/server\"]"),
+        key("command", "a list of strings", "[\"--port\", \"80\"]"),
+        key("expose", "a list of strings", "[\"80/tcp\"]"),
+        key("labels", "a table of strings, numbers and booleans", "{ \"com.example.team\" = \"web\" }"),
+    ],
+    later: &[
+        ("secret", "give secrets to containers; what a step reads may stay in a layer"),
+        ("cache_from", "steps are kept by their content on this host"),
+        ("platform", "images are built for this machine's architecture"),
+    ],
+};
+
+pub(super) const STAGE: Kind = Kind {
+    header: "[image.NAME.build.stage.NAME]",
+    keys: &[BASE, BASE_BOOTSTRAP, BUILD_ENV, BUILD_WORKDIR, BUILD_COPY, BUILD_RUN, BUILD_USER],
+    later: &[],
+};
+
+pub(super) const COPY: Kind = Kind {
+    header: "copy = [{ … }]",
+    keys: &[
+        key("src", "a list of strings", "[\"site\"]"),
+        key("to", "a path in a string", "\"/srv/www\""),
+        key("stage", "a string", "\"compile\""),
+        key("image", "an image in a string", "\"docker.io/library/busybox:1\""),
+        key("owner", "a user in a string", "\"app:app\""),
+        key("mode", "permission bits in a string", "\"0755\""),
+    ],
+    later: &[],
+};
+
+pub(super) const BOOTSTRAP: Kind = Kind {
+    header: "bootstrap = { … }",
+    keys: &[
+        key("suite", "a string", "\"bookworm\""),
+        key("packages", "a list of strings", "[\"nginx\"]"),
+        key("variant", "a string", "\"minbase\""),
+        key("mirror", "a URL in a string", "\"http://deb.debian.org/debian\""),
+    ],
+    later: &[],
 };
 
 pub(super) const BRIDGE: Kind = Kind {
@@ -82,9 +153,9 @@ pub(super) const BRIDGE: Kind = Kind {
         key("subnet6", "an IPv6 subnet in a string", "\"fd12:3456:789a:1::/64\""),
         key("ipv6", "true or false", "false"),
         key("mtu", "an integer, in bytes", "1450"),
+        key("internal", "true or false", "true"),
     ],
     later: &[
-        ("internal", "containers of a bridge reach out through the host"),
         ("egress", "containers of a bridge reach out through the host"),
         ("allow", "containers of one bridge reach each other on every port"),
         ("isolate", "containers of one bridge reach each other"),
@@ -93,20 +164,20 @@ pub(super) const BRIDGE: Kind = Kind {
 
 const MEMORY: Key = key("memory", "a size in a string", "\"512MiB\"");
 const MEMORY_LOW: Key = key("memory_low", "a size in a string", "\"128MiB\"");
+const MEMORY_HIGH: Key = key("memory_high", "a size in a string", "\"384MiB\"");
 const SWAP: Key = key("swap", "a size in a string", "\"256MiB\"");
 const CPU: Key = key("cpu", "a number of processors", "1.5");
+const CPU_BURST: Key = key("cpu_burst", "a duration in a string", "\"50ms\"");
+const CPUSET: Key = key("cpuset", "a list of processors in a string", "\"0-3,8\"");
+const CPUSET_MEMS: Key = key("cpuset_mems", "a list of memory nodes in a string", "\"0\"");
 const CPU_WEIGHT: Key = key("cpu_weight", "an integer from 1 to 10000", "100");
 const PIDS: Key = key("pids", "an integer", "512");
 const IO_KEY: Key = key("io", "a list of tables", "[{ device = \"/dev/vda\", read_bps = \"10MiB\" }]");
 
 pub(super) const CGROUP: Kind = Kind {
     header: "[cgroup.NAME]",
-    keys: &[MEMORY, MEMORY_LOW, SWAP, CPU, CPU_WEIGHT, PIDS, IO_KEY],
-    later: &[
-        ("cpuset", "the kernel places the containers"),
-        ("cpu_burst", "`cpu` bounds every 100 ms"),
-        ("memory_high", "`memory` is a hard limit, `memory_low` protects"),
-    ],
+    keys: &[MEMORY, MEMORY_LOW, MEMORY_HIGH, SWAP, CPU, CPU_BURST, CPU_WEIGHT, CPUSET, CPUSET_MEMS, PIDS, IO_KEY],
+    later: &[],
 };
 
 pub(super) const VOLUME: Kind = Kind {
@@ -131,13 +202,18 @@ pub(super) const CONTAINER: Kind = Kind {
         key("env", "a table of strings, numbers and booleans", "{ PORT = \"80\" }"),
         key("env_file", "a list of strings", "[\"web.env\"]"),
         key("bridge", "a list of strings", "[\"front\"]"),
+        key("gateway", "a bridge in a string", "\"front\""),
         key("port", "a list of strings", "[\"8080:80\"]"),
         key("cgroup", "a string", "\"backend\""),
         MEMORY,
         MEMORY_LOW,
+        MEMORY_HIGH,
         SWAP,
         CPU,
+        CPU_BURST,
         CPU_WEIGHT,
+        CPUSET,
+        CPUSET_MEMS,
         PIDS,
         IO_KEY,
         key("volume", "a list of strings", "[\"data:/var/lib/data\"]"),
@@ -155,6 +231,7 @@ pub(super) const CONTAINER: Kind = Kind {
         key("cap_drop", "a list of strings", "[\"ALL\"]"),
         key("ulimit", "a table of limits", "{ nofile = 65536, core = [0, 0] }"),
         key("sysctl", "a table of strings and integers", "{ \"net.core.somaxconn\" = 1024 }"),
+        key("oom_score_adj", "an integer from -1000 to 1000", "500"),
         key("stop_signal", "a signal's name or number", "\"SIGINT\""),
         key("stop_timeout", "a duration in a string", "\"10s\""),
         key("init", "true or false", "true"),
@@ -162,7 +239,7 @@ pub(super) const CONTAINER: Kind = Kind {
         key("log", "a table", "{ size = \"10MiB\", files = 3 }"),
     ],
     later: &[
-        ("build", "build the image with another tool and name it with `image = \"oci:DIR\"`"),
+        ("build", "write a table [image.NAME.build], and name that image here"),
         ("pull", "write `pull` in a table [image.NAME], and name that here"),
         ("network", "a container has a network of its own; `bridge` connects it, none leaves it loopback alone"),
         ("type", "`restart = \"no\"` with `after = { NAME = \"completed\" }` makes a step that runs once per start"),
@@ -178,9 +255,6 @@ pub(super) const CONTAINER: Kind = Kind {
         ("userns", "user 0 of the container is user 0 of the host, without its capabilities"),
         ("drain", "connections end when the container stops"),
         ("dns", "the host's own resolvers are used"),
-        ("cpuset", "the kernel places the container"),
-        ("memory_high", "`memory` is a hard limit, `memory_low` protects"),
-        ("oom_score_adj", "the kernel's own choice stands"),
         ("apparmor", "`seccomp`, `cap_drop` and `read_only` confine the container"),
     ],
 };

@@ -8,6 +8,7 @@ mod check;
 mod code;
 mod compose;
 mod diagnostic;
+mod dockerfile;
 mod interpolate;
 mod keys;
 mod literal;
@@ -25,6 +26,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use code::Code;
 pub use diagnostic::{Diagnostic, Diagnostics, Look, Marked, Severity};
+pub use dockerfile::{Wish, parse_dockerfile, platform_args};
 pub use surroundings::{FileKind, Files, HostFiles, Recorded, Remembered, Surroundings};
 
 use source::Source;
@@ -92,20 +94,21 @@ pub fn examine_text(name: &str, text: &str, surroundings: &Surroundings) -> Exam
     let (root, faults) = DeTable::parse_recoverable(text);
     let broken = !faults.is_empty();
     let root = root.into_inner();
-    let mut reader = Reader { text, surroundings, drafts: Vec::new() };
+    let mut reader = Reader { text, surroundings, drafts: Vec::new(), name, foreign: Vec::new(), bases: Vec::new() };
     let document = table::read(&mut reader, &root);
-    let mut drafts = reader.drafts;
+    let (mut drafts, foreign) = (reader.drafts, reader.foreign);
     match broken {
         false => drafts.extend(check::check(&document)),
         true => drafts = syntax::merge(&source, &faults, drafts),
     }
-    let errors = drafts.iter().any(|draft| draft.severity == Severity::Error);
+    let errors = !foreign.is_empty() || drafts.iter().any(|draft| draft.severity == Severity::Error);
     if errors {
         // A slip in a reference leaves its table unused: that is one fault, not two.
         drafts.retain(|draft| draft.code != code::UNUSED);
     }
     let stack = (!errors).then(|| origins(&source, &root)).and_then(|origins| stack(document, origins));
-    Examined { stack, diagnostics: Diagnostics::new(source, drafts, &secrets(text, surroundings.variables)) }
+    let diagnostics = Diagnostics::new(source, drafts, &secrets(text, surroundings.variables)).with(foreign);
+    Examined { stack, diagnostics }
 }
 
 /// The variables of the environment that texts of stack files use, each with whether it is called like a secret.

@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::code;
 use super::compose;
-use super::diagnostic::Draft;
+use super::diagnostic::{Diagnostics, Draft};
 use super::interpolate::{FaultKind, interpolate};
 use super::keys::{KINDS, Key, Kind};
 use super::literal::{Text, raw_range};
@@ -26,6 +26,12 @@ pub(super) struct Reader<'s> {
     pub text: &'s str,
     pub surroundings: &'s Surroundings<'s>,
     pub drafts: Vec<Draft>,
+    /// The name of the file in messages.
+    pub name: &'s str,
+    /// What is wrong with other files that it names.
+    pub foreign: Vec<Diagnostics>,
+    /// Names of images that builds rest on.
+    pub bases: Vec<At<String>>,
 }
 
 /// A table whose keys are known, with its unknown ones already told.

@@ -25,8 +25,10 @@ pub struct Container {
     pub env_files: Vec<PathBuf>,
     /// What `stack watch` does for it.
     pub watch: Vec<WatchRule>,
-    /// In the file's order; the first gives the default route. Empty: loopback only.
+    /// In the file's order. Empty: loopback only.
     pub bridges: Vec<Name>,
+    /// One of `bridges`. `None`: the first that is not internal.
+    pub gateway: Option<Name>,
     pub cgroup: Option<Name>,
     pub limits: Limits,
     pub volumes: Vec<VolumeUse>,
@@ -54,6 +56,8 @@ pub struct Container {
     pub init: bool,
     pub labels: IndexMap<String, String>,
     pub log: LogLimits,
+    /// From -1000 to 1000, above the host's own: who is killed first when the host runs out of memory.
+    pub oom_score_adj: Option<i16>,
 }
 
 /// `[[container.NAME.watch]]`.
@@ -110,10 +114,21 @@ pub struct Limits {
     pub memory: Option<ByteSize>,
     /// Protected from reclaim.
     pub memory_low: Option<ByteSize>,
+    /// Above it the container is slowed down and its memory reclaimed; nothing is killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_high: Option<ByteSize>,
     /// Swap that may be used beside `memory`.
     pub swap: Option<ByteSize>,
     /// Processor time, a hard limit.
     pub cpu: Option<Cpus>,
+    /// Microseconds of `cpu` that may be saved up and spent in one period of 100 ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_burst_us: Option<u64>,
+    /// Lists such as `0-3,8`, in the kernel's form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpuset: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpuset_mems: Option<String>,
     /// Share against siblings, 1 to 10000, 100 unless told.
     pub cpu_weight: Option<u32>,
     /// Processes and threads.

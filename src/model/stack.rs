@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::{Container, ImageReference, Limits, Name};
+use super::{Build, Container, ImageReference, Limits, Name};
 
 /// What one stack file says.
 #[derive(Clone, Debug)]
@@ -28,6 +28,15 @@ pub struct Origins {
     pub file: String,
     /// Line numbers, from 1.
     pub lines: HashMap<String, u32>,
+}
+
+impl Stack {
+    /// The bridge by which a container's default route leads and by which its published ports lead to it. `None` where it
+    /// is on internal bridges alone, or on none.
+    pub fn way_out<'a>(&self, container: &'a Container) -> Option<&'a Name> {
+        let leads_out = |name: &&Name| self.bridges.get(*name).is_some_and(|bridge| !bridge.internal);
+        container.gateway.as_ref().or_else(|| container.bridges.iter().find(leads_out))
+    }
 }
 
 /// A line of the stack file, for "why" in a plan.
@@ -64,7 +73,7 @@ pub struct Image {
 }
 
 /// When the registry of an image is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Pull {
     /// Where the image is not in the store, or another one is locked.
     #[default]
@@ -90,6 +99,8 @@ pub enum ImageSource {
     DockerArchive { path: PathBuf, tag: Option<String> },
     /// An image of a registry.
     Registry(ImageReference),
+    /// One that is built here.
+    Build(Box<Build>),
 }
 
 /// What a link must carry, in bytes, to have IPv6 (RFC 8200 5).
@@ -103,6 +114,8 @@ pub struct Bridge {
     pub subnet6: Option<Ipv6Net>,
     /// Whether it carries IPv6 beside IPv4, where the host does and the MTU lets it.
     pub ipv6: bool,
+    /// Whether no way leads out of it or in: its containers reach each other and the host.
+    pub internal: bool,
     /// Bytes; `None`: the kernel's default of 1500.
     pub mtu: Option<u32>,
 }

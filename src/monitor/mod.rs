@@ -18,6 +18,7 @@ pub mod events;
 mod exec_probe;
 pub mod health;
 pub mod log;
+mod oom;
 mod payload;
 pub mod policy;
 pub mod probe;

@@ -11,7 +11,6 @@ use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use crate::runtime::cgroup::{Cgroup, CgroupPath, Hierarchies};
 use crate::runtime::container::{
     CgroupView, CompileError, ExecError, ExecProgram, ExecSpec, NetworkOrigin, ProcessSettings, Program, Rootfs,
     SeccompProgram, SpawnError, Spawned, Stdio, Surroundings, exec, spawn,
@@ -255,12 +254,4 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>, wait: Wait) -> Option<Exit> {
             Err(_) => return Some(Exit::Code(-1)),
         }
     }
-}
-
-/// The OOM kills in the container's group since it was made. `None`: the group cannot be read.
-pub(super) fn oom_kills(spec: &MonitorSpec) -> Option<u64> {
-    let path = CgroupPath::new(&spec.cgroup).ok()?;
-    let hierarchies = Hierarchies::probe(&spec.cgroup_root).ok()?;
-    let group = Cgroup::open(&hierarchies, &path).ok()??;
-    group.memory().oom().ok()?.map(|event| event.kills)
 }

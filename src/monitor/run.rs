@@ -22,7 +22,8 @@ use crate::runtime::sys::give_memory_back;
 use super::health::{HealthCheck, Verdict};
 use super::log::Stream;
 use super::log::writer::LogWriter;
-use super::payload::{Launcher, Payload, oom_kills};
+use super::oom::OomEar;
+use super::payload::{Launcher, Payload};
 use super::policy::{Cause, Exit, Next, Restarts};
 use super::probe_run::ProbeRun;
 use super::spec::MonitorSpec;
@@ -36,6 +37,7 @@ pub(super) struct Monitor<'a> {
     pub log: LogWriter,
     pub signals: SignalFd,
     pub restarts: Restarts,
+    pub oom: OomEar,
 }
 
 /// Where the container is.
@@ -68,6 +70,7 @@ enum Source {
     Init,
     Output(Stream),
     Probe,
+    Oom,
 }
 
 /// Signals that mean something to a monitor. They are blocked everywhere else, and the container's are set anew.
@@ -90,7 +93,7 @@ impl Monitor<'_> {
     pub(super) fn run(mut self, mut phase: Phase) {
         give_memory_back();
         while !matches!(phase, Phase::Exited) {
-            let ready = wait(&self.signals, &phase);
+            let ready = wait(&self.signals, &self.oom, &phase);
             phase = self.step(phase, &ready);
         }
     }
@@ -143,6 +146,7 @@ impl Monitor<'_> {
         if wishes.stop {
             self.end(&mut run, Cause::Stopping);
         }
+        self.step_oom(ready.contains(&Source::Oom));
         self.step_probe(&mut run, ready.contains(&Source::Probe));
         let now = Instant::now();
         if let Some(Ending { kill_at: Some(at), .. }) = run.ending
@@ -246,7 +250,7 @@ impl Monitor<'_> {
         run.payload.drain_output(&mut self.log);
         let cause = run.ending.map_or(Cause::Own, |ending| ending.cause);
         let now = Timestamp::now();
-        self.count_oom_kills();
+        self.tell_oom_kills();
         (self.status.init_pid, self.status.init_start) = (None, None);
         self.status.set_exit(Some(exit));
         self.status.finished_at = Some(now);
@@ -349,19 +353,12 @@ impl Monitor<'_> {
         self.publish();
     }
 
-    fn count_oom_kills(&mut self) {
-        // Without a count the last one stands; the container's end is not held up by it.
-        if let Some(kills) = oom_kills(&self.launcher.spec) {
-            self.status.oom_kills = kills;
-        }
-    }
-
     fn note(&mut self, text: String) {
         self.status.note = Some(shorten(text));
     }
 
     /// Publishes the status. There is nobody to tell of a failure: who reads an old status checks its processes.
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         self.status.log_bytes_dropped = self.log.dropped();
         let _ = self.status.save(self.launcher.bundle);
     }
@@ -394,7 +391,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Blocks until something is ready or due.
-fn wait(signals: &SignalFd, phase: &Phase) -> Vec<Source> {
+fn wait(signals: &SignalFd, oom: &OomEar, phase: &Phase) -> Vec<Source> {
     let mut sources = vec![Source::Signals];
     let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
     if let Phase::Running(run) = phase {
@@ -404,12 +401,19 @@ fn wait(signals: &SignalFd, phase: &Phase) -> Vec<Source> {
             sources.push(Source::Output(stream));
             fds.push(PollFd::from_borrowed_fd(pipe, PollFlags::IN));
         }
+        if let Some(fd) = oom.fd() {
+            sources.push(Source::Oom);
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
         for (fd, flags) in run.probe.iter().flat_map(ProbeRun::interest) {
             sources.push(Source::Probe);
             fds.push(PollFd::from_borrowed_fd(fd, flags));
         }
     }
-    let timeout = deadline(phase).map(|at| timespec(at.saturating_duration_since(Instant::now())));
+    // Without a run there is nobody to be killed.
+    let oom_due = oom.due().filter(|_| matches!(phase, Phase::Running(_)));
+    let due = deadline(phase).into_iter().chain(oom_due).min();
+    let timeout = due.map(|at| timespec(at.saturating_duration_since(Instant::now())));
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
         // Only memory can be short here; what is due is still done, at its time.

@@ -18,6 +18,7 @@ use crate::runtime::sys::{close_all_but, take_inherited};
 
 use super::channel::{ChannelError, Message, receive_message, send_message};
 use super::log::writer::{LogError, LogWriter};
+use super::oom::OomEar;
 use super::payload::{LaunchError, Launcher};
 use super::policy::Restarts;
 use super::run::{Monitor, chain, signals};
@@ -145,7 +146,8 @@ fn follow(ready: Ready<'_>, channel: OwnedFd) -> ExitCode {
         }
     };
     let pid = payload.pid;
-    let mut monitor = Monitor { launcher, status, log, signals, restarts: Restarts::default() };
+    let oom = OomEar::open(&launcher.spec);
+    let mut monitor = Monitor { launcher, status, log, signals, restarts: Restarts::default(), oom };
     let phase = monitor.first_run(payload);
     // After the status, so that who hears this can read it. An `up` that died here leaves a container that runs.
     let _ = send_message(&channel, &Message::Started { pid });

@@ -8,6 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::oom::OomReport;
 use super::policy::Exit;
 use super::spec::{BundleError, read_json, write_json};
 
@@ -35,6 +36,8 @@ pub struct Status {
     pub restarts: u32,
     /// Processes of the container that the kernel killed for memory since `up` made it.
     pub oom_kills: u64,
+    #[serde(default)]
+    pub last_oom: Option<OomReport>,
     #[serde(with = "rfc3339")]
     pub started_at: Option<Timestamp>,
     #[serde(with = "rfc3339")]
@@ -105,6 +108,7 @@ impl Status {
             health: HealthState::None,
             restarts: 0,
             oom_kills: 0,
+            last_oom: None,
             started_at: None,
             finished_at: None,
             next_start_at: None,
@@ -198,7 +202,7 @@ pub(super) fn shorten(mut text: String) -> String {
 }
 
 /// Time stamps as RFC 3339 texts.
-mod rfc3339 {
+pub(super) mod rfc3339 {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 

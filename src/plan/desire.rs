@@ -97,7 +97,7 @@ pub fn desire(stack: &Stack, resolved: &Resolved, kept: &Kept) -> Result<Desired
             let gateway = Ipv4Net::new_assert(gateway_of(subnet), subnet.prefix_len());
             let ifname = bridge_ifname(stack.name.as_str(), name.as_str());
             let gateway6 = subnets6.get(name.as_str()).map(|subnet6| beside(gateway.addr(), subnet, *subnet6));
-            (name.clone(), DesiredBridge { ifname, gateway, gateway6, mtu: mtu(bridge) })
+            (name.clone(), DesiredBridge { ifname, gateway, gateway6, internal: bridge.internal, mtu: mtu(bridge) })
         })
         .collect();
     let mut containers = IndexMap::new();
@@ -238,7 +238,7 @@ fn desire_container(
         .images
         .get(&container.image.written)
         .ok_or_else(|| DesireError::ImageUnknown { image: container.image.written.clone() })?;
-    let endpoints = endpoints(container, instance, network);
+    let endpoints = endpoints(container, stack.way_out(container), instance, network);
     let spec = ContainerSpec {
         image: ImageIdentity { name: container.image.written.clone(), id: image.id.clone() },
         args: args(name, container, image)?,
@@ -271,6 +271,7 @@ fn desire_container(
         init: container.init,
         labels: container.labels.clone(),
         seccomp: seccomp(&container.seccomp, resolved)?,
+        oom_score_adj: container.oom_score_adj,
         endpoints,
     };
     let live = LiveSpec {
@@ -371,7 +372,7 @@ fn read(hashes: &HashMap<PathBuf, String>, path: &Path) -> Result<String, Desire
     hashes.get(path).cloned().ok_or_else(|| DesireError::FileUnread { path: path.into() })
 }
 
-fn endpoints(container: &Container, instance: &str, network: &Network) -> Vec<Endpoint> {
+fn endpoints(container: &Container, way_out: Option<&Name>, instance: &str, network: &Network) -> Vec<Endpoint> {
     container
         .bridges
         .iter()
@@ -384,9 +385,9 @@ fn endpoints(container: &Container, instance: &str, network: &Network) -> Vec<En
                 interface: format!("eth{index}"),
                 address,
                 prefix: bridge.gateway.prefix_len(),
-                gateway: (index == 0).then(|| bridge.gateway.addr()),
+                gateway: (way_out == Some(name)).then(|| bridge.gateway.addr()),
                 address6: bridge.address6(address),
-                gateway6: bridge.gateway6.filter(|_| index == 0).map(|gateway| gateway.addr()),
+                gateway6: bridge.gateway6.filter(|_| way_out == Some(name)).map(|gateway| gateway.addr()),
                 mtu: bridge.mtu,
             }
         })
@@ -429,7 +430,7 @@ fn desire_nat(
 ) -> Result<DesiredNat, DesireError> {
     let mut ports = Vec::new();
     for (name, container) in &stack.containers {
-        let Some(bridge) = container.bridges.first() else { continue };
+        let Some(bridge) = stack.way_out(container) else { continue };
         for instance in instances(name, container) {
             let address = addresses[bridge.as_str()][&instance];
             let address6 = bridges[bridge].address6(address).map(|net| net.addr());

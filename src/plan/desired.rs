@@ -65,6 +65,9 @@ pub struct DesiredBridge {
     /// The same for IPv6, where it carries that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway6: Option<Ipv6Net>,
+    /// Whether no way leads out of it or in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub internal: bool,
     pub mtu: u32,
 }
 

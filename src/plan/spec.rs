@@ -39,6 +39,8 @@ pub struct ContainerSpec {
     pub init: bool,
     pub labels: IndexMap<String, String>,
     pub seccomp: SeccompSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +59,7 @@ pub struct Endpoint {
     pub interface: String,
     pub address: Ipv4Addr,
     pub prefix: u8,
-    /// Only on the first: the way out.
+    /// Only on the one that is the way out.
     pub gateway: Option<Ipv4Addr>,
     /// On a bridge that carries IPv6. The last bytes are those of the IPv4 address within its subnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]

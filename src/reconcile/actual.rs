@@ -19,6 +19,8 @@ pub type KernelLimits = IndexMap<&'static str, String>;
 pub struct Actual {
     /// `net.ipv4.ip_forward`.
     pub forwarding: bool,
+    /// The host's links but for loopback and those of stacks.
+    pub other_links: Vec<String>,
     /// Whether links of the host can have IPv6.
     pub ipv6: bool,
     /// `net.ipv6.conf.all.forwarding`.
@@ -32,6 +34,8 @@ pub struct Actual {
     pub volumes: BTreeSet<String>,
     /// How many layers of each desired image are not unpacked; images that have all are not in it.
     pub missing_layers: BTreeMap<String, usize>,
+    /// Why desired images have to be built; those that need not are not in it.
+    pub unbuilt: BTreeMap<String, String>,
     pub bridges: BTreeMap<String, ActualBridge>,
     pub nat: Option<ActualNat>,
     pub containers: BTreeMap<String, ActualContainer>,
@@ -101,6 +105,8 @@ pub struct RunFacts {
     pub monitor: Option<i32>,
     pub restarts: u32,
     pub oom_kills: u64,
+    /// The last of them, in words.
+    pub last_oom: Option<String>,
     /// Seconds since the epoch.
     pub started_at: Option<i64>,
     pub last_probe: Option<String>,

@@ -97,6 +97,9 @@ pub struct KeptImage {
     pub layers: Vec<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry: Option<KeptReference>,
+    /// Where it was built here: what it is called in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built: Option<KeptReference>,
 }
 
 /// What a reference led to.
@@ -361,7 +364,7 @@ mod tests {
             resolved: LayerDigest::of(b"index"),
             manifest: LayerDigest::of(b"manifest"),
         };
-        let image = KeptImage { id: "sha256:1".into(), layers: vec![], registry: Some(reference) };
+        let image = KeptImage { id: "sha256:1".into(), layers: vec![], registry: Some(reference), built: None };
         Draft {
             who: "root".into(),
             from: None,

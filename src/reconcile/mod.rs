@@ -12,6 +12,7 @@ mod plan_file;
 mod road;
 mod step;
 
+pub use crate::build::BuildEvent;
 pub use crate::monitor::events::{Actor, EventLog, EventRecord, EventTail};
 pub use crate::monitor::status::ProcessId;
 pub use crate::runtime::container::{Executed, TerminalSize, reexec_protected as protect_this_program};
@@ -33,8 +34,9 @@ pub use generation::{
 };
 pub use host::{
     Awaited, Brought, ExecFailure, ExecWish, Given, Host, HostError, LinuxHost, LockError, Renewal, Roots, StackLock,
-    SyncWish, Synced, labels,
+    SyncWish, Synced, Usage, labels,
 };
+pub use host::{BuildWatch, Rebuild};
 pub use library::{Checked, ImageDifference, ImageLibrary, LibraryError, PruneWish, Pruned};
 pub use lockfile::{ImageLock, ImageLockError};
 pub use plan_file::{PlanFile, PlanFileError, seen};

@@ -63,9 +63,13 @@ pub enum Verb {
 /// A step as the host carries it out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    EnableForwarding,
+    /// `shut` are links of others between which nothing is forwarded afterwards either.
+    EnableForwarding {
+        shut: Vec<String>,
+    },
     /// `advised` are links that go on heeding router advertisements.
     EnableForwarding6 {
+        shut: Vec<String>,
         advised: Vec<String>,
     },
     /// The stack's own cgroup, with the one of its monitors in it.
@@ -86,6 +90,9 @@ pub enum Action {
         name: String,
     },
     RemoveVolume {
+        name: String,
+    },
+    BuildImage {
         name: String,
     },
     UnpackImage {
@@ -188,7 +195,7 @@ impl Plan {
             .enumerate()
             .map(|(id, step)| Step { id, after: step.after.iter().filter_map(new_id).collect(), ..(*step).clone() })
             .collect();
-        Plan { stack: self.stack.clone(), steps, notes: self.notes.clone(), unchanged: self.unchanged }
+        Plan { stack: self.stack.clone(), notes: self.notes.clone(), steps, unchanged: self.unchanged }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -102,7 +102,8 @@ mod tests {
             until: vec![],
             action: Action::RemoveNat,
         };
-        Plan { stack: Name::new("shop").unwrap(), steps: steps.iter().enumerate().map(step).collect(), unchanged: 0 }
+        let steps = steps.iter().enumerate().map(step).collect();
+        Plan { stack: Name::new("shop").unwrap(), notes: vec![], steps, unchanged: 0 }
     }
 
     fn names(decision: &Decision) -> Vec<String> {

@@ -40,8 +40,8 @@ pub struct PatternError {
     pub why: String,
 }
 
-/// Everything that `stack`, read from `file`, hangs on. Images that are read from folders are trees for the road: a build
-/// context is one more of these.
+/// Everything that `stack`, read from `file`, hangs on. Images that are read from folders, and build contexts, are trees for the
+/// road.
 pub fn inputs(file: &Path, stack: &Stack) -> Result<Inputs, PatternError> {
     let mut inputs = Inputs { files: BTreeSet::from([file.to_path_buf()]), trees: vec![] };
     let mut roots = BTreeSet::new();
@@ -51,6 +51,10 @@ pub fn inputs(file: &Path, stack: &Stack) -> Result<Inputs, PatternError> {
             ImageSource::Dir(path) | ImageSource::OciLayout { path, .. } => drop(roots.insert(path.clone())),
             ImageSource::OciArchive { path, .. } | ImageSource::DockerArchive { path, .. } => {
                 inputs.files.insert(path.clone());
+            }
+            ImageSource::Build(build) => {
+                inputs.files.insert(PathBuf::from(&build.file));
+                roots.insert(build.context.clone());
             }
             ImageSource::Host | ImageSource::Registry(_) => {}
         }

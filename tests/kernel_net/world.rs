@@ -224,6 +224,7 @@ pub fn nat(mappings: &[NatPortMapping]) -> NatTable {
         subnet: ipnet::Ipv4Net::new(gateway(name), 26).unwrap().trunc(),
         gateway: gateway(name),
         gateway6: None,
+        internal: false,
     });
     NatTable { bridges: bridges.into(), mappings: mappings.to_vec() }
 }

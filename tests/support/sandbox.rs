@@ -11,6 +11,11 @@ use std::time::{Duration, Instant};
 /// Longest that anything in a test is waited for. Generous: the machine may be loaded, or emulated.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How many times slower than usual the machine is: for times that a test's own programs take.
+pub fn slowness() -> u32 {
+    std::env::var("STACK_TEST_SLOW").map_or(1, |text| text.parse().expect("STACK_TEST_SLOW is a number"))
+}
+
 pub struct Sandbox {
     holder: Child,
     folder: tempfile::TempDir,

@@ -22,7 +22,7 @@ pub fn run(global: &Global, command: &ImageCommand) -> ExitCode {
     if !nix::unistd::geteuid().is_root() {
         return failed("stack must run as root", &["layers hold the owners that they were made with; try sudo"]).into();
     }
-    let options = registries(global);
+    let options = registries(global).map_err(|error| failed(&error.chain(), &[]));
     let library = options.map(|options| ImageLibrary::new(&global.data_dir, &global.run_dir, options));
     match library.and_then(|library| perform(&library, command)) {
         Ok(()) => Exit::Ok.into(),

@@ -10,6 +10,7 @@ use crate::model::{IPV6_MIN_MTU, Name, PortBind, PortMap};
 
 pub(super) fn check(document: &Document, drafts: &mut Vec<Draft>) {
     host_ports(document, drafts);
+    gateways(document, drafts);
     unreachable_ports(document, drafts);
     subnets(document, drafts);
     subnets6(document, drafts);
@@ -38,6 +39,28 @@ fn host_ports(document: &Document, drafts: &mut Vec<Draft>) {
     }
 }
 
+/// A way out leads by one of the container's own bridges, and not by an internal one.
+fn gateways(document: &Document, drafts: &mut Vec<Draft>) {
+    for (name, sheet) in &document.containers.tables {
+        let Some(gateway) = &sheet.value.gateway else { continue };
+        if !sheet.value.bridges.iter().any(|bridge| bridge.value == gateway.value) {
+            let message = format!("`{name}` is not on the bridge `{}`", gateway.value);
+            let draft = Draft::error(code::UNKNOWN_REFERENCE, &gateway.span, message);
+            drafts.push(draft.help("name one of its own `bridge`s, or leave `gateway` out for the first"));
+        } else if let Some(internal) = internal(document, &gateway.value) {
+            let message = format!("no way leads out by the internal bridge `{}`", gateway.value);
+            let draft = Draft::error(code::BAD_CHOICE, &gateway.span, message);
+            drafts.push(draft.other(internal, "has `internal = true`"));
+        }
+    }
+}
+
+/// The bridge's place, if there is one of that name and it is internal.
+fn internal<'a>(document: &'a Document, name: &str) -> Option<&'a Span> {
+    let (_, at) = document.bridges.tables.iter().find(|(bridge, _)| bridge.as_str() == name)?;
+    at.value.bridge.internal.then_some(&at.span)
+}
+
 fn unreachable_ports(document: &Document, drafts: &mut Vec<Draft>) {
     for (name, sheet) in &document.containers.tables {
         let Some(port) = sheet.value.ports.first() else { continue };
@@ -49,6 +72,14 @@ fn unreachable_ports(document: &Document, drafts: &mut Vec<Draft>) {
                 Some(bridge) => draft.help(format!("add `bridge = [\"{bridge}\"]`")),
                 None => draft.help("add a table `[bridge.front]`, and `bridge = [\"front\"]` here"),
             });
+        }
+        let inner = sheet.value.bridges.first().and_then(|bridge| internal(document, &bridge.value));
+        if let Some(inner) =
+            inner.filter(|_| sheet.value.bridges.iter().all(|b| internal(document, &b.value).is_some()))
+        {
+            let message = format!("`{name}` publishes a port, and no way leads in by an internal bridge");
+            let draft = Draft::error(code::PORT_WITHOUT_BRIDGE, &port.span, message);
+            drafts.push(draft.other(inner, "has `internal = true`").help("add a bridge that is not internal"));
         }
         if let Some(replicas) = sheet.value.replicas.as_ref().filter(|_| sheet.value.container.replicas > 1) {
             let message = "`port` on a container with several replicas is not supported yet";
@@ -90,12 +121,13 @@ fn subnets6(document: &Document, drafts: &mut Vec<Draft>) {
     }
 }
 
-/// A port on an IPv6 address leads to a container's IPv6 address, which its first bridge gives it.
+/// A port on an IPv6 address leads to a container's IPv6 address, which the bridge of its way out gives it.
 fn ipv6_ports(document: &Document, drafts: &mut Vec<Draft>) {
     for (name, sheet) in &document.containers.tables {
         let is_ipv6 = |port: &&At<PortMap>| matches!(port.value.bind, PortBind::Address(address) if address.is_ipv6());
         let Some(port) = sheet.value.ports.iter().find(is_ipv6) else { continue };
-        let Some(bridge) = sheet.value.bridges.first() else { continue };
+        let outward = sheet.value.bridges.iter().find(|bridge| internal(document, &bridge.value).is_none());
+        let Some(bridge) = sheet.value.gateway.as_ref().or(outward) else { continue };
         let Some((_, first)) = document.bridges.tables.iter().find(|(name, _)| name.as_str() == bridge.value) else {
             continue;
         };

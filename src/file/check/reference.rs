@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use crate::file::code;
 use crate::file::diagnostic::Draft;
 use crate::file::source::At;
+use crate::file::table::build::named_in;
 use crate::file::table::{Document, Named};
 use crate::file::words::nearest;
+use crate::model::{Image, ImageSource};
 
 pub(super) fn check(document: &Document, drafts: &mut Vec<Draft>) {
     let mut used: [HashSet<&str>; 4] = Default::default();
@@ -28,6 +30,11 @@ pub(super) fn check(document: &Document, drafts: &mut Vec<Draft>) {
             resolve("container", &wait.container, &document.containers, drafts);
         }
         used[3].extend(sheet.image_name.as_deref());
+    }
+    for image in document.images.tables.values() {
+        if let Some(Image { source: ImageSource::Build(build), .. }) = &image.value {
+            used[3].extend(named_in(build));
+        }
     }
     unused("bridge", &document.bridges, &used[0], drafts);
     unused("cgroup", &document.cgroups, &used[1], drafts);

@@ -63,6 +63,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section) -> BridgeSheet {
         subnet,
         subnet6: subnet6.as_ref().map(|at| at.value),
         ipv6: ipv6.unwrap_or(true),
+        internal: reader.boolean(section.get("internal")).unwrap_or(false),
         mtu: mtu.map(|mtu| mtu.value as u32),
     };
     BridgeSheet { bridge, subnet_span, subnet6_span: subnet6.map(|at| at.span) }

@@ -23,6 +23,7 @@ pub(in crate::file) struct ContainerSheet {
     /// `bridges`, `cgroup` and `after` name only what could be a name; their references are checked later.
     pub container: Container,
     pub bridges: Vec<At<String>>,
+    pub gateway: Option<At<String>>,
     pub cgroup: Option<At<String>>,
     pub volumes: Vec<At<String>>,
     pub ports: Vec<At<PortMap>>,
@@ -66,6 +67,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
     let LimitsSheet { mut limits, memory_span, cpu_span } = limits::read(reader, section);
     limits.pids = limits.pids.or(Some(DEFAULT_PIDS));
     let (bridges, cgroup) = (bridges(reader, section), cgroup(reader, section));
+    let gateway = reader.text(section.get("gateway")).map(|text| At::new(text.value, text.span));
     let ports = port::read(reader, section);
     let after = after(reader, section);
     let replicas = reader.integer(section.get("replicas"), 1..=MAX_REPLICAS);
@@ -87,6 +89,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
         env_files,
         watch: watch::read(reader, section),
         bridges: bridges.iter().filter_map(name).collect(),
+        gateway: gateway.as_ref().and_then(name),
         cgroup: cgroup.as_ref().and_then(name),
         limits,
         volumes: storage.volumes,
@@ -113,10 +116,12 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
         init: reader.boolean(section.get("init")).unwrap_or(true),
         labels: env::labels(reader, section),
         log: log(reader, section),
+        oom_score_adj: oom_score_adj(reader, section),
     };
     ContainerSheet {
         container,
         bridges,
+        gateway,
         cgroup,
         volumes: storage.volume_names,
         ports,
@@ -128,6 +133,16 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
         cpu_span,
         image_name: image_text.map(|text| text.value),
     }
+}
+
+fn oom_score_adj(reader: &mut Reader, section: &Section) -> Option<i16> {
+    let number = reader.number(section.get("oom_score_adj"))?;
+    if number.value.fract() == 0.0 && (-1000.0..=1000.0).contains(&number.value) {
+        return Some(number.value as i16);
+    }
+    let message = format!("`oom_score_adj` must be an integer from -1000 to 1000, not {}", number.value);
+    reader.push(Draft::error(code::OUT_OF_RANGE, &number.span, message));
+    None
 }
 
 fn command(reader: &mut Reader, section: &Section, key: &str) -> Option<Vec<String>> {

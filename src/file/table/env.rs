@@ -22,6 +22,13 @@ pub(super) fn read(reader: &mut Reader, section: &Section) -> (IndexMap<String, 
         read_file(reader, &written, &path, &mut variables);
         files.push(path);
     }
+    variables.extend(self::variables(reader, section));
+    (variables, files)
+}
+
+/// The variables of `env`.
+pub(super) fn variables(reader: &mut Reader, section: &Section) -> IndexMap<String, String> {
+    let mut variables = IndexMap::new();
     let item = section.get("env");
     for entry in reader.entries(item.as_ref()) {
         let Some(item) = &item else { continue };
@@ -36,7 +43,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section) -> (IndexMap<String, 
             variables.insert(entry.name, value);
         }
     }
-    (variables, files)
+    variables
 }
 
 pub(super) fn labels(reader: &mut Reader, section: &Section) -> IndexMap<String, String> {

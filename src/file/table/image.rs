@@ -15,6 +15,19 @@ const SOURCES: &str = "sources are `host:`, `dir:FOLDER`, `oci:FOLDER[:TAG]`, `o
 const PULLS: [(&str, Pull); 3] = [("missing", Pull::Missing), ("always", Pull::Always), ("never", Pull::Never)];
 
 pub(super) fn read(reader: &mut Reader, section: &Section) -> Option<Image> {
+    if let Some(item) = section.get("build") {
+        for key in ["from", "pull"] {
+            if let Some(other) = section.get(key) {
+                let message = format!("`{key}` and `build` exclude each other");
+                let draft =
+                    Draft::error(code::KEY_CHOICE, &other.key_span, message).other(&item.key_span, "it is built");
+                reader.push(draft.help("what a build begins with is `from` in [image.NAME.build]"));
+                return None;
+            }
+        }
+        let build = super::build::read(reader, item)?;
+        return Some(Image { source: ImageSource::Build(Box::new(build)), pull: Pull::Missing });
+    }
     let item = reader.required(section, "from");
     let text = reader.text(item)?;
     let item = section.get("pull");
@@ -56,7 +69,7 @@ pub(super) fn used(reader: &mut Reader, text: &Text, images: &Named<Option<Image
     None
 }
 
-fn source(reader: &mut Reader, text: &Text) -> Option<ImageSource> {
+pub(super) fn source(reader: &mut Reader, text: &Text) -> Option<ImageSource> {
     let (scheme, rest) = text.value.split_once(':').unwrap_or((&text.value, ""));
     if !SCHEMES.contains(&scheme) || !text.value.contains(':') {
         return registry(reader, text, scheme);

@@ -1,6 +1,7 @@
 //! The limits of a `[cgroup.NAME]` and of a container.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::file::code;
 use crate::file::diagnostic::Draft;
@@ -9,7 +10,7 @@ use crate::file::literal::Text;
 use crate::file::source::{At, Span};
 use crate::file::surroundings::FileKind;
 use crate::file::walk::{Item, Reader, Section};
-use crate::model::{ByteSize, Cpus, IoLimit, Limits, UnitError};
+use crate::model::{ByteSize, CpuList, Cpus, IoLimit, Limits, UnitError};
 
 pub(in crate::file) struct LimitsSheet {
     pub limits: Limits,
@@ -34,7 +35,18 @@ pub(super) fn read(reader: &mut Reader, section: &Section) -> LimitsSheet {
         let draft = Draft::error(code::LIMIT_CLASH, &low.span, message).label("more than can be used");
         reader.push(draft.other(&memory.span, "the hard limit"));
     }
+    let memory_high = size(reader, section.get("memory_high"), MIN_MEMORY);
+    if let (Some(memory), Some(high)) = (&memory, &memory_high)
+        && high.value > memory.value
+    {
+        let message = format!("`memory_high` is above `memory`: {} of {}", high.value, memory.value);
+        let draft = Draft::error(code::LIMIT_CLASH, &high.span, message).label("never reached");
+        reader.push(draft.other(&memory.span, "the hard limit"));
+    }
     let cpu = cpus(reader, section.get("cpu"));
+    let cpu_burst_us = burst(reader, section.get("cpu_burst"), cpu.as_ref());
+    let cpuset = list(reader, section.get("cpuset"));
+    let cpuset_mems = list(reader, section.get("cpuset_mems"));
     let weight = reader.integer(section.get("cpu_weight"), 1..=10_000);
     let pids = reader.integer(section.get("pids"), 1..=MAX_PIDS);
     LimitsSheet {
@@ -43,12 +55,50 @@ pub(super) fn read(reader: &mut Reader, section: &Section) -> LimitsSheet {
         limits: Limits {
             memory: memory.map(|at| at.value),
             memory_low: memory_low.map(|at| at.value),
+            memory_high: memory_high.map(|at| at.value),
             swap: swap.map(|at| at.value),
             cpu: cpu.map(|at| at.value),
+            cpu_burst_us,
+            cpuset,
+            cpuset_mems,
             cpu_weight: weight.map(|at| at.value as u32),
             pids: pids.map(|at| at.value),
             io: io(reader, section),
         },
+    }
+}
+
+/// What is saved up may not be more than one period's quota (`kernel/sched/core.c`).
+fn burst(reader: &mut Reader, item: Option<Item>, cpu: Option<&At<Cpus>>) -> Option<u64> {
+    let key_span = item.as_ref()?.key_span.clone();
+    let burst = super::health::duration(reader, item, Duration::ZERO)?;
+    let Some(cpu) = cpu else {
+        let draft = Draft::error(code::LIMIT_CLASH, &key_span, "`cpu_burst` without `cpu` saves up nothing");
+        reader.push(draft.help("add `cpu = 1.5`, or take `cpu_burst` out"));
+        return None;
+    };
+    let quota = Duration::from_micros(u64::from(cpu.value.millis) * 100);
+    if burst.value > quota {
+        let message = format!("`cpu_burst` is above what `cpu` gives in 100 ms: {:?} of {quota:?}", burst.value);
+        let draft = Draft::error(code::LIMIT_CLASH, &burst.span, message).label("more than can be saved up");
+        reader.push(draft.other(&cpu.span, "the limit"));
+        return None;
+    }
+    u64::try_from(burst.value.as_micros()).ok()
+}
+
+/// A list of numbers and ranges, in the kernel's form.
+fn list(reader: &mut Reader, item: Option<Item>) -> Option<String> {
+    let name = item.as_ref()?.key.name;
+    let text = reader.text(item)?;
+    match text.value.parse::<CpuList>() {
+        Ok(list) => Some(list.to_string()),
+        Err(fault) => {
+            let message = format!("`{name}` is no list of numbers: {fault}");
+            let draft = Draft::error(code::BAD_TEXT, &text.span, message);
+            reader.push(draft.help("write numbers and ranges, such as \"0-3,8\""));
+            None
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The tables of a stack file, one file per kind, read into the nouns of the model with their places beside them.
 
 mod bridge;
+pub(super) mod build;
 mod container;
 mod env;
 mod health;
@@ -69,7 +70,8 @@ pub(super) fn read(reader: &mut Reader, root: &DeTable) -> Document {
         let text = reader.text(Some(item))?;
         reader.name(&text.value, &text.span, "the stack's name")
     });
-    let images = named(reader, &top, &IMAGE, |reader, section| image::read(reader, &section));
+    let mut images = named(reader, &top, &IMAGE, |reader, section| image::read(reader, &section));
+    build::link(reader, &mut images);
     let bridges = named(reader, &top, &BRIDGE, |reader, section| bridge::read(reader, &section));
     let cgroups = named(reader, &top, &CGROUP, |reader, section| limits::read(reader, &section));
     let volumes = named(reader, &top, &VOLUME, |_, _| Volume {});

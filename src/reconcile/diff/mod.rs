@@ -184,7 +184,10 @@ impl Differ<'_> {
                     place: None,
                 };
                 let why = "bridges need the host to forward packets";
-                self.push(Draft::new(resource, Verb::Live, why, Action::EnableForwarding).changes(vec![change]), &[]);
+                let shut = self.actual.other_links.clone();
+                let changes = std::iter::once(change).chain(shut_change(&shut)).collect();
+                let action = Action::EnableForwarding { shut };
+                self.push(Draft::new(resource, Verb::Live, why, action).changes(changes), &[]);
             }
             (true, true) => self.unchanged += 1,
             (false, _) => {}
@@ -208,7 +211,9 @@ impl Differ<'_> {
         let advised = self.actual.advised.clone();
         changes.extend(advised.iter().map(|link| change(format!("net.ipv6.conf.{link}.accept_ra"), "1", "2")));
         let why = "bridges need the host to forward packets";
-        let action = Action::EnableForwarding6 { advised };
+        let shut = self.actual.other_links.clone();
+        changes.extend(shut_change(&shut));
+        let action = Action::EnableForwarding6 { shut, advised };
         self.push(Draft::new(ResourceId::new(Kind::Sysctl, field), Verb::Live, why, action).changes(changes), &[]);
     }
 
@@ -280,6 +285,12 @@ impl Differ<'_> {
 
     fn images(&mut self) {
         for name in self.desired.images.keys() {
+            if let Some(why) = self.actual.unbuilt.get(name) {
+                let action = Action::BuildImage { name: name.clone() };
+                let why = format!("to build: {why}");
+                self.push(Draft::new(ResourceId::new(Kind::Image, name), Verb::Create, why, action), &[]);
+                continue;
+            }
             let Some(count) = self.actual.missing_layers.get(name) else {
                 self.unchanged += 1;
                 continue;
@@ -447,6 +458,13 @@ fn root_cgroup() -> ResourceId {
     ResourceId::new(Kind::Cgroup, "/")
 }
 
+/// That a host which forwarded nothing goes on so between its other links.
+fn shut_change(links: &[String]) -> Option<Change> {
+    let to = Some(format!("stays off, by a table of its own: {}", links.join(", ")));
+    let field = "forwarding between other links".into();
+    (!links.is_empty()).then_some(Change { field, from: Some("off".into()), to, place: None })
+}
+
 fn up_or_down(up: bool) -> String {
     if up { "up" } else { "down" }.into()
 }
@@ -460,9 +478,13 @@ fn limit_key(field: &str) -> &str {
     match field {
         "memory.max" => "memory",
         "memory.low" => "memory_low",
+        "memory.high" => "memory_high",
         "memory.swap.max" => "swap",
         "cpu.max" => "cpu",
+        "cpu.max.burst" => "cpu_burst",
         "cpu.weight" => "cpu_weight",
+        "cpuset.cpus" => "cpuset",
+        "cpuset.mems" => "cpuset_mems",
         "pids.max" => "pids",
         "io.max" => "io",
         other => other,

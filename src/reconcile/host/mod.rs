@@ -13,8 +13,9 @@ use crate::plan::Resolved;
 
 pub use linux::{
     Awaited, Brought, ExecFailure, ExecWish, Given, LinuxHost, LockError, Renewal, Roots, StackLock, SyncWish, Synced,
-    labels,
+    Usage, labels,
 };
+pub use linux::{BuildWatch, Rebuild};
 
 /// A host that holds stacks. There are two: [`LinuxHost`], and one in the tests that can die after any half-step.
 pub trait Host: HostFacts {

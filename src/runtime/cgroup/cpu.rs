@@ -32,6 +32,11 @@ impl CpuBandwidth {
         let quota_us = (processors * CPU_PERIOD_DEFAULT_US as f64).round() as u64;
         Self { quota_us: quota_us.max(CPU_QUOTA_RANGE_US.0), period_us: CPU_PERIOD_DEFAULT_US }
     }
+
+    /// As a number of processors.
+    pub fn processors(self) -> f64 {
+        self.quota_us as f64 / self.period_us as f64
+    }
 }
 
 /// `cpu.shares` (2..=262144, default 1024) as `cpu.weight` (1..=10000, default 100), by the formula that the OCI

@@ -41,8 +41,14 @@ pub enum CgroupError {
         "the processor time of `{group}` clashes with its parent's or its children's: on cgroup v1 no group may have more than the one above it"
     )]
     CpuAboveParent { group: CgroupPath, source: std::io::Error },
-    #[error("`{group}` uses more memory than the new limit of {limit} bytes and could not give it back")]
-    MemoryInUse { group: CgroupPath, limit: u64, source: std::io::Error },
+    /// What was below the limit was reclaimed and is not brought back; nothing was killed.
+    #[error(
+        "`{group}` uses {usage} bytes of memory, and could not give back enough for a limit of {limit} bytes; the old limit stays"
+    )]
+    MemoryInUse { group: CgroupPath, limit: u64, usage: u64 },
+    /// cgroup v1 has nothing of the kind.
+    #[error("`{limit}` of `{group}` needs cgroup v2; this host limits {controller} by v1")]
+    NeedsV2 { limit: &'static str, group: CgroupPath, controller: Controller },
     #[error("`{group}` still holds processes after {waited_ms} ms: {pids:?}")]
     StillPopulated { group: CgroupPath, waited_ms: u64, pids: Vec<u32> },
     #[error("the label `{label}` of `{group}` is longer than {limit} bytes")]

@@ -103,7 +103,7 @@ impl Cgroup {
     /// Writes every limit whose value differs from what the kernel holds; `None` takes a limit away.
     ///
     /// Checked before anything is written: ranges, controllers, swap accounting. Lowering memory below what is in use
-    /// reclaims; v1 gives up after a while ([`CgroupError::MemoryInUse`]), v2 goes on to kill. On v1 a child may not
+    /// reclaims; where that does not suffice the old limit stays ([`CgroupError::MemoryInUse`]). On v1 a child may not
     /// have more processor time than its parent, so raise from the top down, and lower from the bottom up.
     pub fn set_limits(&self, limits: &CgroupLimits) -> Result<(), CgroupError> {
         limits.check(&self.path)?;
@@ -117,7 +117,7 @@ impl Cgroup {
         let change = (&old, &new);
         match self.dir_of(Controller::Memory) {
             Some((Version::V1, dir)) => v1::write_memory(dir, &self.path, change)?,
-            Some((Version::V2, dir)) => v2::write_memory(dir, &old, &new)?,
+            Some((Version::V2, dir)) => v2::write_memory(dir, &self.path, change)?,
             None => {}
         }
         match self.dir_of(Controller::Cpu) {
@@ -129,6 +129,9 @@ impl Cgroup {
             Some((Version::V1, dir)) => v1::write_io(dir, &old, &new)?,
             Some((Version::V2, dir)) => v2::write_io(dir, &old, &new)?,
             None => {}
+        }
+        if let Some((Version::V2, dir)) = self.dir_of(Controller::Cpuset) {
+            v2::write_cpuset(dir, &old, &new)?;
         }
         self.dir_of(Controller::Pids).map_or(Ok(()), |(_, dir)| v2::write_pids(dir, &old, &new))
     }
@@ -154,6 +157,9 @@ impl Cgroup {
         if let Some((_, dir)) = self.dir_of(Controller::Pids) {
             limits.pids_max = v2::read_max(dir, "pids.max")?;
         }
+        if let Some((Version::V2, dir)) = self.dir_of(Controller::Cpuset) {
+            v2::read_cpuset(dir, &mut limits)?;
+        }
         limits.cpu_weight = limits.cpu_weight.filter(|weight| *weight != super::WEIGHT_DEFAULT);
         Ok(limits)
     }
@@ -161,6 +167,10 @@ impl Cgroup {
     fn check_available(&self, limits: &CgroupLimits) -> Result<(), CgroupError> {
         for (controller, limit) in limits.needs() {
             let dir = self.dir_of(controller);
+            let is_of_v2 = |limit| matches!(limit, "memory_high" | "cpuset" | "cpuset_mems");
+            if is_of_v2(limit) && dir.is_none_or(|(version, _)| version == Version::V1) && !self.is_unified() {
+                return Err(CgroupError::NeedsV2 { limit, group: self.path.clone(), controller });
+            }
             // On v2 a controller that exists may still be off for this group.
             let is_on = dir.is_some_and(|(version, dir)| {
                 version == Version::V1 || controller.v2_probe().is_none_or(|file| v2::has(dir, file))
@@ -264,6 +274,11 @@ impl Cgroup {
 
     fn dirs(&self) -> impl Iterator<Item = &GroupDir> {
         self.members.iter().filter_map(|member| member.dir.as_ref())
+    }
+
+    /// All of it is in one v2 hierarchy.
+    fn is_unified(&self) -> bool {
+        matches!(&self.members[..], [only] if only.version == Version::V2)
     }
 
     fn memory_version(&self) -> Version {

@@ -70,7 +70,7 @@ impl Controller {
 
     /// Turned on for the children of a v2 group; the others cost something and limit nothing of ours.
     pub(super) fn is_enabled_below(self) -> bool {
-        matches!(self, Self::Memory | Self::Cpu | Self::Pids | Self::Io)
+        matches!(self, Self::Memory | Self::Cpu | Self::Pids | Self::Io | Self::Cpuset)
     }
 
     /// A file that every v2 group has for which the controller is on.
@@ -80,6 +80,7 @@ impl Controller {
             Self::Cpu => Some("cpu.weight"),
             Self::Pids => Some("pids.max"),
             Self::Io => Some("io.stat"),
+            Self::Cpuset => Some("cpuset.cpus"),
             _ => None,
         }
     }

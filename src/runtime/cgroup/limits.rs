@@ -13,10 +13,20 @@ pub struct CgroupLimits {
     /// protection and gets the nearest it has, `memory.soft_limit_in_bytes`: under global pressure groups are pushed
     /// back to it first; a group below it is spared only as long as others are above theirs.
     pub memory_low: Option<u64>,
+    /// Bytes above which the group is slowed down and its memory reclaimed, without anything being killed
+    /// (`memory.high`). v2 only.
+    pub memory_high: Option<u64>,
     /// Bytes of swap, without memory, as v2 counts. v1 limits the sum, so there it needs `memory_max` beside it.
     pub swap_max: Option<u64>,
     /// Hard limit on processor time.
     pub cpu: Option<CpuBandwidth>,
+    /// Microseconds of quota that are saved up while unused and may be spent on top of it in one period; 0 is none. At
+    /// most the quota, and useless without one.
+    pub cpu_burst_us: Option<u64>,
+    /// Processors that the group may run on (`cpuset.cpus`), and memory nodes that it gets memory from: lists as the
+    /// kernel prints them, such as `0-3,8`. v2 only.
+    pub cpuset_cpus: Option<String>,
+    pub cpuset_mems: Option<String>,
     /// Share under contention, 1..=10000, default 100. v1 gets the `cpu.shares` that the scheduler treats the same.
     pub cpu_weight: Option<u64>,
     /// Most processes and threads; 0 is a limit of none.
@@ -41,8 +51,12 @@ impl CgroupLimits {
         Self {
             memory_max,
             memory_low: self.memory_low.and_then(pages).filter(|bytes| *bytes > 0),
+            memory_high: self.memory_high.and_then(pages),
             swap_max: swap_max.filter(sum_fits),
             cpu: self.cpu,
+            cpu_burst_us: self.cpu_burst_us.filter(|burst| *burst > 0),
+            cpuset_cpus: self.cpuset_cpus.clone(),
+            cpuset_mems: self.cpuset_mems.clone(),
             cpu_weight: self.cpu_weight.filter(|weight| *weight != WEIGHT_DEFAULT),
             pids_max: self.pids_max,
             io: normalised(&self.io),
@@ -58,6 +72,9 @@ impl CgroupLimits {
         if let Some(cpu) = self.cpu {
             within("cpu quota", cpu.quota_us, CPU_QUOTA_RANGE_US)?;
             within("cpu period", cpu.period_us, CPU_PERIOD_RANGE_US)?;
+        }
+        if let Some(burst) = self.cpu_burst_us.filter(|burst| *burst > 0) {
+            within("cpu burst", burst, (0, self.cpu.map_or(0, |cpu| cpu.quota_us)))?;
         }
         if let Some(weight) = self.cpu_weight {
             within("cpu weight", weight, WEIGHT_RANGE)?;
@@ -78,8 +95,12 @@ impl CgroupLimits {
         [
             (self.memory_max.is_some(), Controller::Memory, "memory"),
             (self.memory_low.is_some(), Controller::Memory, "memory_low"),
+            (self.memory_high.is_some(), Controller::Memory, "memory_high"),
             (self.swap_max.is_some(), Controller::Memory, "swap"),
             (self.cpu.is_some(), Controller::Cpu, "cpu"),
+            (self.cpu_burst_us.is_some(), Controller::Cpu, "cpu_burst"),
+            (self.cpuset_cpus.is_some(), Controller::Cpuset, "cpuset"),
+            (self.cpuset_mems.is_some(), Controller::Cpuset, "cpuset_mems"),
             (self.cpu_weight.is_some(), Controller::Cpu, "cpu_weight"),
             (self.pids_max.is_some(), Controller::Pids, "pids"),
             (!self.io.is_empty(), Controller::Io, "io"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::files::keyed;
 use super::v2::read_max;
-use super::{Cgroup, CgroupError, CgroupPath, Controller, Version};
+use super::{Cgroup, CgroupError, CgroupPath, Controller, OomWatch, Version};
 
 /// What a group's memory is made of, in bytes, the groups below included. v1 and v2 under the same names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -101,6 +101,11 @@ impl<'a> CgroupMemoryController<'a> {
         };
         let kills = keyed(&text, "oom_kill").unwrap_or(0);
         Ok(Some(OomEvent { group, kills, limit_hits }))
+    }
+
+    /// Hears of OOM kills in the group and below. `None` without the controller.
+    pub fn watch_oom(&self) -> Result<Option<OomWatch>, CgroupError> {
+        self.group.dir_of(Controller::Memory).map(|(version, dir)| OomWatch::open(version, dir)).transpose()
     }
 
     fn number(&self, v1: &str, v2: &str) -> Result<Option<u64>, CgroupError> {

@@ -14,6 +14,8 @@ const SOFT_LIMIT: &str = "memory.soft_limit_in_bytes";
 pub const MEMORY_AND_SWAP: &str = "memory.memsw.limit_in_bytes";
 const QUOTA: &str = "cpu.cfs_quota_us";
 const PERIOD: &str = "cpu.cfs_period_us";
+/// From Linux 5.14 on.
+const BURST: &str = "cpu.cfs_burst_us";
 const SHARES: &str = "cpu.shares";
 
 /// Fills in what the memory controller holds; swap is what the sum allows beyond memory.
@@ -37,6 +39,7 @@ pub fn read_cpu(dir: &GroupDir, limits: &mut CgroupLimits) -> Result<(), CgroupE
         }
         _ => None,
     };
+    limits.cpu_burst_us = read_number(dir, BURST)?.filter(|burst| *burst > 0);
     limits.cpu_weight = read_number(dir, SHARES)?.map(weight_from_kernel_shares);
     Ok(())
 }
@@ -100,7 +103,10 @@ fn write_bytes(dir: &GroupDir, group: &CgroupPath, name: &str, bytes: Option<u64
     let value = or_minus_one(bytes);
     dir.write_raw(name, &value).map_err(|source| match (source.raw_os_error(), bytes) {
         // v1 reclaims a while, then gives up and keeps the old limit.
-        (Some(libc::EBUSY), Some(limit)) => CgroupError::MemoryInUse { group: group.clone(), limit, source },
+        (Some(libc::EBUSY), Some(limit)) => {
+            let usage = read_number(dir, "memory.usage_in_bytes").ok().flatten().unwrap_or(0);
+            CgroupError::MemoryInUse { group: group.clone(), limit, usage }
+        }
         _ => CgroupError::Write { path: dir.path().join(name), value, source },
     })
 }
@@ -111,11 +117,19 @@ pub fn write_cpu(
     group: &CgroupPath,
     (old, new): (&CgroupLimits, &CgroupLimits),
 ) -> Result<(), CgroupError> {
+    // A burst may not be above the quota at any moment.
+    let moves_burst = old.cpu != new.cpu || old.cpu_burst_us != new.cpu_burst_us;
+    if moves_burst && old.cpu_burst_us.is_some() {
+        dir.write(BURST, "0")?;
+    }
     if old.cpu != new.cpu {
         write_bandwidth(dir, new.cpu).map_err(|source| match source.raw_os_error() {
             Some(libc::EINVAL) => CgroupError::CpuAboveParent { group: group.clone(), source },
             _ => CgroupError::Write { path: dir.path().join(QUOTA), value: format!("{:?}", new.cpu), source },
         })?;
+    }
+    if let Some(burst) = new.cpu_burst_us.filter(|_| moves_burst) {
+        dir.write(BURST, &burst.to_string())?;
     }
     if old.cpu_weight != new.cpu_weight {
         dir.write(SHARES, &kernel_shares(new.cpu_weight.unwrap_or(WEIGHT_DEFAULT)).to_string())?;

@@ -52,6 +52,7 @@ pub fn read_memory(dir: &GroupDir, limits: &mut CgroupLimits) -> Result<(), Cgro
         Some(text) => parse_max(dir, "memory.low", &text)?.and_then(pages).filter(|bytes| *bytes > 0),
         None => None,
     };
+    limits.memory_high = read_max(dir, "memory.high")?.and_then(pages);
     limits.swap_max = read_max(dir, "memory.swap.max")?.and_then(pages);
     Ok(())
 }
@@ -67,7 +68,16 @@ pub fn read_cpu(dir: &GroupDir, limits: &mut CgroupLimits) -> Result<(), CgroupE
             quota => Some(CpuBandwidth { quota_us: quota.parse().map_err(|_| malformed())?, period_us }),
         };
     }
+    limits.cpu_burst_us = read_max(dir, "cpu.max.burst")?.filter(|burst| *burst > 0);
     limits.cpu_weight = read_max(dir, "cpu.weight")?;
+    Ok(())
+}
+
+/// Fills in what the cpuset controller holds; empty is what the groups above have.
+pub fn read_cpuset(dir: &GroupDir, limits: &mut CgroupLimits) -> Result<(), CgroupError> {
+    let list = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    limits.cpuset_cpus = list(dir.read_optional("cpuset.cpus")?);
+    limits.cpuset_mems = list(dir.read_optional("cpuset.mems")?);
     Ok(())
 }
 
@@ -94,8 +104,15 @@ fn parse_max(dir: &GroupDir, name: &str, text: &str) -> Result<Option<u64>, Cgro
     }
 }
 
-/// Writes what differs between `old` and `new`. Raising comes before lowering needs no care here: v2 takes any order.
-pub fn write_memory(dir: &GroupDir, old: &CgroupLimits, new: &CgroupLimits) -> Result<(), CgroupError> {
+/// Writes what differs between `old` and `new`.
+///
+/// The kernel meets a `memory.max` below what is in use by reclaim, then by killing. So the memory is reclaimed first;
+/// where that does not suffice the limit is refused, as v1 does.
+pub fn write_memory(
+    dir: &GroupDir,
+    group: &CgroupPath,
+    (old, new): (&CgroupLimits, &CgroupLimits),
+) -> Result<(), CgroupError> {
     // Protection and swap first: lowering `memory.max` may reclaim, and should do so under the new rules.
     if old.memory_low != new.memory_low {
         dir.write("memory.low", &new.memory_low.unwrap_or(0).to_string())?;
@@ -104,19 +121,60 @@ pub fn write_memory(dir: &GroupDir, old: &CgroupLimits, new: &CgroupLimits) -> R
         dir.write("memory.swap.max", &or_max(new.swap_max))?;
     }
     if old.memory_max != new.memory_max {
+        let below = |limit: &u64| read_max(dir, "memory.current").is_ok_and(|usage| usage > Some(*limit));
+        if let Some(limit) = new.memory_max.filter(below) {
+            reclaim_to(dir, group, limit, old.memory_high)?;
+        }
         dir.write("memory.max", &or_max(new.memory_max))?;
+    }
+    if old.memory_high != new.memory_high {
+        dir.write("memory.high", &or_max(new.memory_high))?;
     }
     Ok(())
 }
 
+/// Lets the group give memory back until it uses no more than `limit`: writing `memory.high` reclaims, and does not
+/// kill. `high` is what stands there, and stands there again afterwards.
+fn reclaim_to(dir: &GroupDir, group: &CgroupPath, limit: u64, high: Option<u64>) -> Result<(), CgroupError> {
+    dir.write("memory.high", &limit.to_string())?;
+    let usage = read_max(dir, "memory.current")?.unwrap_or(0);
+    // Reclaim counts in batches: what is above by a little, the limit itself takes off.
+    let fits = usage <= limit.saturating_add(RECLAIM_SLACK);
+    dir.write("memory.high", &or_max(high))?;
+    if fits { Ok(()) } else { Err(CgroupError::MemoryInUse { group: group.clone(), limit, usage }) }
+}
+
+/// Bytes: a batch of pages of each of a few processors (`MEMCG_CHARGE_BATCH` is 64 pages).
+const RECLAIM_SLACK: u64 = 1024 * 1024;
+
 /// Writes what differs between `old` and `new`.
 pub fn write_cpu(dir: &GroupDir, old: &CgroupLimits, new: &CgroupLimits) -> Result<(), CgroupError> {
+    // A burst may not be above the quota at any moment.
+    let moves_burst = old.cpu != new.cpu || old.cpu_burst_us != new.cpu_burst_us;
+    if moves_burst && old.cpu_burst_us.is_some() {
+        dir.write("cpu.max.burst", "0")?;
+    }
     if old.cpu != new.cpu {
         let value = new.cpu.map_or("max 100000".into(), |cpu| format!("{} {}", cpu.quota_us, cpu.period_us));
         dir.write("cpu.max", &value)?;
     }
+    if let Some(burst) = new.cpu_burst_us.filter(|_| moves_burst) {
+        dir.write("cpu.max.burst", &burst.to_string())?;
+    }
     if old.cpu_weight != new.cpu_weight {
         dir.write("cpu.weight", &new.cpu_weight.unwrap_or(super::WEIGHT_DEFAULT).to_string())?;
+    }
+    Ok(())
+}
+
+/// Writes what differs between `old` and `new`; an empty list takes the limit away.
+pub fn write_cpuset(dir: &GroupDir, old: &CgroupLimits, new: &CgroupLimits) -> Result<(), CgroupError> {
+    let lists =
+        [("cpuset.cpus", &old.cpuset_cpus, &new.cpuset_cpus), ("cpuset.mems", &old.cpuset_mems, &new.cpuset_mems)];
+    for (file, old, new) in lists {
+        if old != new {
+            dir.write(file, new.as_deref().unwrap_or("\n"))?;
+        }
     }
     Ok(())
 }

@@ -10,7 +10,7 @@
 //! container's root belongs to an attacker. It is reached by descriptors below the root only.
 //! Cgroups, networks, images and seccomp profiles are made by others and handed in ([`Surroundings`]).
 
-mod below;
+pub mod below;
 mod capability;
 mod compile;
 mod compile_linux;

@@ -16,6 +16,12 @@ pub enum ImageError {
         #[source]
         source: std::io::Error,
     },
+    #[error("cannot make a layer of `{}`", folder.display())]
+    Pack {
+        folder: PathBuf,
+        #[source]
+        source: Box<super::PackError>,
+    },
     #[error("`{}` is not a regular file", path.display())]
     NotAFile { path: PathBuf },
     #[error("`{}` is not a directory", path.display())]

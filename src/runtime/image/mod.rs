@@ -6,6 +6,7 @@
 //! [`registry`]. Building is not here yet; how layers become one tree is [`overlay`](super::overlay)'s.
 
 mod archive;
+mod assemble;
 mod blob;
 mod cache;
 mod compress;
@@ -18,6 +19,7 @@ mod import;
 mod layout;
 mod library;
 pub mod manifest;
+mod pack;
 mod publish;
 mod reference;
 pub mod registry;
@@ -31,14 +33,16 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use assemble::{Assembly, HistoryEntry};
 pub use blob::BlobLocation;
 pub use cache::{CachedLayer, LayerCache};
 pub use compress::{Compression, Inflater};
 pub use crew::{LayerBlobs, LayerStream, LocalBlobs};
-pub use digest::{DigestError, HashingReader, LayerDigest};
+pub use digest::{DigestError, HashingReader, HashingWriter, LayerDigest};
 pub use error::ImageError;
 pub use library::{BlobWriter, StoredImage};
 pub use manifest::{Descriptor, HostPlatform, ImageConfig, ImageHealthcheck, ImageIndex, ImageManifest, Platform};
+pub use pack::{PackError, Packing, TarWriter, pack_folder};
 pub use publish::StoreHold;
 pub use reference::{Reference, ReferenceError};
 pub use store::ImageStore;

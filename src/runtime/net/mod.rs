@@ -28,7 +28,7 @@ pub use links::{LinkError, Links, has_address};
 pub use mac::generate_veth_mac;
 pub use nat::{
     ADDRESS_PORTS, ADDRESS_PORTS6, LOOPBACK_PORTS, LOOPBACK_PORTS6, NatBind, NatBridge, NatPortMapping, NatProtocol,
-    NatTable, PUBLIC_PORTS, PUBLIC_PORTS6,
+    NatTable, PUBLIC_PORTS, PUBLIC_PORTS6, SHUT_TABLE, SHUT_TABLE6, shut, shut6,
 };
 pub use netlink::NetlinkError;
 pub use nft::{

@@ -84,9 +84,13 @@ pub struct OverlayStopped {
 impl OverlaySupport {
     /// Asks the kernel; mounts nothing. Where overlayfs cannot even be opened, the old way is assumed, whose error will tell.
     pub fn probe() -> Self {
-        let asked = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-            .and_then(|context| fsconfig_set_string(&context, c"lowerdir+", c"/"));
-        Self { lower_one_by_one: asked.is_ok() }
+        let takes = |key: &CStr| {
+            let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            fsconfig_set_string(&context, key, c"/")
+        };
+        // Kernels before 6.5 collect settings unread, so that they take this as well, and refuse when they mount.
+        let reads_nothing = takes(c"stack-knows-no-such-key").is_ok();
+        Self { lower_one_by_one: !reads_nothing && takes(c"lowerdir+").is_ok() }
     }
 }
 

@@ -90,6 +90,7 @@ pub(super) fn oci_config(desired: &DesiredContainer, found: &Found) -> OciConfig
                 .collect(),
             capabilities: Some(capabilities(spec)),
             no_new_privileges: true,
+            oom_score_adj: spec.oom_score_adj.map(i32::from),
             user: found.user.clone(),
             ..OciProcess::default()
         }),

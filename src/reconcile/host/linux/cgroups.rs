@@ -150,11 +150,15 @@ impl LinuxHost {
         Ok(CgroupLimits {
             memory_max: limits.memory.map(|size| size.0),
             memory_low: limits.memory_low.map(|size| size.0),
+            memory_high: limits.memory_high.map(|size| size.0),
             swap_max: limits.swap.map(|size| size.0),
             cpu: limits
                 .cpu
                 .map(|cpus| CpuBandwidth { quota_us: u64::from(cpus.millis) * PERIOD / 1000, period_us: PERIOD }),
+            cpu_burst_us: limits.cpu_burst_us,
             cpu_weight: limits.cpu_weight.map(u64::from),
+            cpuset_cpus: limits.cpuset.clone(),
+            cpuset_mems: limits.cpuset_mems.clone(),
             pids_max: limits.pids,
             io: limits.io.iter().map(io_limit).collect::<Result<_, _>>()?,
         })
@@ -196,11 +200,16 @@ fn shown(limits: &CgroupLimits) -> KernelLimits {
         format!("{}:{} rbps={rbps} wbps={wbps} riops={riops} wiops={wiops}", io.major, io.minor)
     });
     let io: Vec<String> = io.collect();
+    let list = |list: &Option<String>| list.clone().unwrap_or("all".into());
     KernelLimits::from([
         ("memory.max", bytes(limits.memory_max)),
         ("memory.low", limits.memory_low.map_or("0B".into(), |n| crate::model::ByteSize(n).to_string())),
+        ("memory.high", bytes(limits.memory_high)),
         ("memory.swap.max", bytes(limits.swap_max)),
         ("cpu.max", limits.cpu.map_or("max".into(), |cpu| format!("{} of {} us", cpu.quota_us, cpu.period_us))),
+        ("cpu.max.burst", format!("{} us", limits.cpu_burst_us.unwrap_or(0))),
+        ("cpuset.cpus", list(&limits.cpuset_cpus)),
+        ("cpuset.mems", list(&limits.cpuset_mems)),
         ("cpu.weight", limits.cpu_weight.unwrap_or(100).to_string()),
         ("pids.max", limits.pids_max.map_or("max".into(), |n| n.to_string())),
         ("io.max", if io.is_empty() { "max".into() } else { io.join(", ") }),

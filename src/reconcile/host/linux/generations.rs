@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::LinuxHost;
+use super::build::KeptBuild;
 use super::container::read_bounded;
-use crate::model::{Seccomp, Stack};
+use crate::model::{ImageSource, ImageUse, Seccomp, Stack};
 use crate::reconcile::actual::Actual;
 use crate::reconcile::generation::{
     Change, Content, Draft, Generation, Generations, KeptFile, KeptImage, KeptReference, KeptVariable, Source,
@@ -55,10 +56,14 @@ impl LinuxHost {
         Generations::of(&self.roots.data, self.stack.as_str())
     }
 
-    /// The same host, but what a generation keeps is read from there.
+    /// The same host, but what a generation keeps is read from there, and what it had built is not built again.
     pub fn with_files_of(self, generation: &Generation) -> Self {
         let elsewhere = Elsewhere(Arc::new(self.generations().places(generation)));
-        Self { elsewhere, ..self }
+        let built = generation.source.images.iter().filter_map(|(name, image)| {
+            Some((name.clone(), KeptBuild { reference: image.built.clone()?, id: image.id.clone() }))
+        });
+        let built = built.collect();
+        Self { elsewhere, ..self }.with_kept_builds(built)
     }
 
     /// Keeps what this run has brought up; the generation's number, unless it is what the newest one is.
@@ -121,8 +126,9 @@ impl LinuxHost {
         }
         let mut images = BTreeMap::new();
         for container in given.stack.containers.values() {
-            let name = &container.image.written;
-            images.insert(name.clone(), self.kept_image(name)?);
+            if let Some(image) = self.kept_image(&container.image)? {
+                images.insert(container.image.written.clone(), image);
+            }
         }
         Ok((Source { file: given.file.clone(), files, variables, images }, contents))
     }
@@ -147,18 +153,29 @@ impl LinuxHost {
         Ok(contents)
     }
 
-    fn kept_image(&self, name: &str) -> Result<KeptImage, HostError> {
-        let image = self.image_for(name)?;
-        let registry = match self.reference_of(name) {
+    /// `None`: it is not there yet, and has to be built.
+    fn kept_image(&self, image: &ImageUse) -> Result<Option<KeptImage>, HostError> {
+        let name = &image.written;
+        let Ok(known) = self.image_for(name) else { return Ok(None) };
+        let built = matches!(image.source, ImageSource::Build(_));
+        let reference = match built {
+            true => Some(self.build_reference(name)?),
+            false => self.reference_of(name),
+        };
+        let stored = match reference {
             Some(reference) => self.images.stored(&reference).doing(|| format!("read image `{name}`"))?,
             None => None,
         };
-        let registry = registry.map(|stored| KeptReference {
+        let stored = stored.map(|stored| KeptReference {
             reference: stored.reference,
             resolved: stored.resolved,
             manifest: stored.manifest,
         });
-        Ok(KeptImage { id: image.id.clone(), layers: self.images.layer_dirs(&image), registry })
+        let (built, registry) = match built {
+            true => (self.kept_build_reference(name).or(stored), None),
+            false => (None, stored),
+        };
+        Ok(Some(KeptImage { id: known.id.clone(), layers: self.images.layer_dirs(&known), registry, built }))
     }
 }
 

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::LinuxHost;
 use super::bundle::capability_names;
 use super::container::read_bounded;
-use crate::model::{ImageReference, ImageSource, ImageUse, Seccomp, Stack};
+use crate::model::{Build, ImageReference, ImageSource, ImageUse, Seccomp, Stack};
 use crate::plan::{ContainerSpec, Resolved, ResolvedImage, SeccompSpec};
 use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::image::{ImageOrigin, LocalBlobs, ResolvedImage as RuntimeImage};
@@ -51,12 +51,14 @@ impl LinuxHost {
     }
 
     fn resolve_image(&self, name: &str, (used, file): (&ImageUse, &str)) -> Result<ResolvedImage, HostError> {
-        let origin = match origin(&used.source) {
-            Ok(origin) => origin,
-            Err(reference) => self.refer(name, (&reference, used.pull), file)?,
+        let image = match Whence::of(&used.source) {
+            Whence::Origin(origin) => self.read_image(name, &origin)?,
+            Whence::Reference(reference) => {
+                let origin = self.refer(name, (reference, used.pull), file)?;
+                self.read_image(name, &origin)?
+            }
+            Whence::Build(build) => self.resolve_build(name, build, file)?,
         };
-        let doing = || format!("read image `{name}`");
-        let image = self.images.resolve(&origin).doing(doing)?;
         let config = &image.config;
         let resolved = ResolvedImage {
             id: image.id.clone(),
@@ -74,6 +76,10 @@ impl LinuxHost {
         };
         self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(name.into(), image);
         Ok(resolved)
+    }
+
+    pub(super) fn read_image(&self, name: &str, origin: &ImageOrigin) -> Result<KnownImage, HostError> {
+        self.images.resolve(origin).doing(|| format!("read image `{name}`"))
     }
 
     /// An image that this run has resolved.
@@ -164,16 +170,32 @@ impl LinuxHost {
     }
 }
 
-/// Where an image lies; or its reference, which first has to be told.
-fn origin(source: &ImageSource) -> Result<ImageOrigin, ImageReference> {
-    Ok(match source.clone() {
-        ImageSource::Registry(reference) => return Err(reference),
-        ImageSource::Host => ImageOrigin::Host,
-        ImageSource::Dir(path) => ImageOrigin::Dir(path),
-        ImageSource::OciLayout { path, tag } => ImageOrigin::OciLayout { path, tag },
-        ImageSource::OciArchive { path, tag } => ImageOrigin::OciArchive { path, tag },
-        ImageSource::DockerArchive { path, tag } => ImageOrigin::DockerArchive { path, tag },
-    })
+/// How an image is come by.
+pub(super) enum Whence<'a> {
+    /// It lies there.
+    Origin(ImageOrigin),
+    /// A registry has to be asked.
+    Reference(&'a ImageReference),
+    Build(&'a Build),
+}
+
+impl<'a> Whence<'a> {
+    pub(super) fn of(source: &'a ImageSource) -> Self {
+        let (path, tag) = match source {
+            ImageSource::Registry(reference) => return Self::Reference(reference),
+            ImageSource::Build(build) => return Self::Build(build),
+            ImageSource::Host => return Self::Origin(ImageOrigin::Host),
+            ImageSource::Dir(path) => return Self::Origin(ImageOrigin::Dir(path.clone())),
+            ImageSource::OciLayout { path, tag }
+            | ImageSource::OciArchive { path, tag }
+            | ImageSource::DockerArchive { path, tag } => (path.clone(), tag.clone()),
+        };
+        Self::Origin(match source {
+            ImageSource::OciArchive { .. } => ImageOrigin::OciArchive { path, tag },
+            ImageSource::DockerArchive { .. } => ImageOrigin::DockerArchive { path, tag },
+            _ => ImageOrigin::OciLayout { path, tag },
+        })
+    }
 }
 
 /// `SIGTERM`, `TERM` or `15`.
@@ -189,7 +211,7 @@ fn signal_number(text: &str) -> Option<i32> {
 }
 
 /// Major and minor, as `uname` tells them; a release that says neither counts as the oldest.
-fn kernel_version() -> (u32, u32) {
+pub(super) fn kernel_version() -> (u32, u32) {
     let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
     let release = release.unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());

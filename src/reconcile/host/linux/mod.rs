@@ -1,5 +1,6 @@
 //! The host that this program runs on. Each file does the effects of one kind of resource; none of them decides.
 
+mod build;
 mod bundle;
 mod cgroups;
 mod container;
@@ -13,6 +14,7 @@ mod network;
 mod observe;
 mod registries;
 mod sync;
+mod usage;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -37,6 +39,8 @@ use crate::runtime::image::registry::{RegistryClient, RegistryOptions};
 use crate::runtime::image::{ImageStore, LayerDigest, Reference};
 use crate::runtime::net::{Links, Nft, Sysctls};
 
+use build::Builds;
+pub use build::{BuildWatch, Rebuild};
 pub use exec::{ExecFailure, ExecWish};
 use generations::Elsewhere;
 pub use generations::{Brought, Given, labels};
@@ -44,6 +48,7 @@ use images::KnownImage;
 pub use lock::{LockError, StackLock};
 pub use registries::Renewal;
 pub use sync::{SyncWish, Synced};
+pub use usage::Usage;
 pub use wait::Awaited;
 
 /// Where things are on this host; other places in tests.
@@ -58,6 +63,8 @@ pub struct Roots {
     pub sys_fs_cgroup: PathBuf,
     pub etc: PathBuf,
     pub registry: RegistryOptions,
+    /// Seconds since 1970: no file of an image that is built is younger, so that the same content gives the same image.
+    pub source_date: i64,
 }
 
 impl Default for Roots {
@@ -69,9 +76,13 @@ impl Default for Roots {
             sys_fs_cgroup: "/sys/fs/cgroup".into(),
             etc: "/etc".into(),
             registry: RegistryOptions::default(),
+            source_date: SOURCE_DATE,
         }
     }
 }
+
+/// 1980, the first year that zip archives know: unpackers of all formats take it.
+const SOURCE_DATE: i64 = 315_532_800;
 
 /// This host, for one stack. Clones share everything.
 #[derive(Clone)]
@@ -86,6 +97,9 @@ pub struct LinuxHost {
     referred: Arc<Mutex<BTreeMap<String, (Reference, LayerDigest)>>>,
     registries: Arc<RegistryClient>,
     renewal: Renewal,
+    builds: Builds,
+    /// The stack file of the last look, for messages and for its lock file.
+    file: Arc<Mutex<String>>,
     actor: Actor,
     /// Where files are read that a generation keeps.
     elsewhere: Elsewhere,
@@ -113,6 +127,8 @@ impl LinuxHost {
             registries: Arc::new(RegistryClient::new(roots.registry.clone())),
             referred: Arc::default(),
             renewal: Renewal::AsWritten,
+            builds: Builds::default(),
+            file: Arc::default(),
             actor: Actor::Up,
             elsewhere: Elsewhere::default(),
             events: EventLog::of(&roots.data, stack.as_str()),
@@ -223,6 +239,7 @@ impl HostFacts for LinuxHost {
 
 impl Host for LinuxHost {
     fn resolve(&self, stack: &Stack) -> Result<Resolved, HostError> {
+        self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone_from(&stack.origins.file);
         self.resolve_files(stack)
     }
 
@@ -234,10 +251,8 @@ impl Host for LinuxHost {
     async fn apply(&self, action: &Action) -> Result<(), HostError> {
         let owned = action.clone();
         match owned {
-            Action::EnableForwarding6 { advised } => {
-                self.sysctls.enable_ipv6_forward(&advised).doing(|| "switch on net.ipv6.conf.all.forwarding")
-            }
-            Action::EnableForwarding => self.sysctls.enable_ip_forward().doing(|| "switch on net.ipv4.ip_forward"),
+            Action::EnableForwarding { shut } => self.enable_forwarding(&shut),
+            Action::EnableForwarding6 { shut, advised } => self.enable_forwarding6(&shut, &advised),
             Action::CreateRoot => self.create_root_cgroup(),
             Action::RemoveRoot => self.blocking(|host| host.remove_root_cgroup()).await,
             Action::CreateBranch { name, limits } => self.create_branch(&name, &limits),
@@ -254,6 +269,10 @@ impl Host for LinuxHost {
             }
             Action::CreateVolume { name } => self.create_volume(&name),
             Action::RemoveVolume { name } => self.blocking(move |host| host.remove_volume(&name)).await,
+            Action::BuildImage { name } => {
+                let file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+                self.blocking(move |host| host.build_image(&name, &file)).await
+            }
             Action::UnpackImage { name } => self.blocking(move |host| host.unpack(&name)).await,
             Action::CreateBridge { name, bridge } => self.create_bridge(&name, &bridge).await,
             Action::AdjustBridge { name, bridge } => self.adjust_bridge(&name, &bridge).await,

@@ -9,7 +9,8 @@ use crate::plan::{DesiredNat, Kind, Label, digest_of};
 use crate::reconcile::actual::ActualNat;
 use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::net::{
-    NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, NftError, PUBLIC_PORTS6, Ruleset, Set, TableState,
+    NatBind, NatBridge, NatPortMapping, NatProtocol, NatTable, Nft, NftError, PUBLIC_PORTS6, Ruleset, SHUT_TABLE,
+    SHUT_TABLE6, Set, TableState, shut, shut6,
 };
 
 impl LinuxHost {
@@ -44,6 +45,26 @@ impl LinuxHost {
         nft.forget_udp_flows(&moved_udp_ports(&before, &parts(&ruleset)))
             .doing(|| "forget the flows of UDP ports that moved")?;
         Ok(())
+    }
+
+    /// Switches on forwarding of IPv4, after what it would open between the links of others was shut.
+    pub(super) fn enable_forwarding(&self, others: &[String]) -> Result<(), HostError> {
+        self.keep_shut(SHUT_TABLE, &shut(others), others)?;
+        self.sysctls.enable_ip_forward().doing(|| "switch on net.ipv4.ip_forward")
+    }
+
+    /// The same for IPv6. `advised` go on heeding router advertisements.
+    pub(super) fn enable_forwarding6(&self, others: &[String], advised: &[String]) -> Result<(), HostError> {
+        self.keep_shut(SHUT_TABLE6, &shut6(others), others)?;
+        self.sysctls.enable_ipv6_forward(advised).doing(|| "switch on net.ipv6.conf.all.forwarding")
+    }
+
+    fn keep_shut(&self, table: &str, ruleset: &Ruleset, links: &[String]) -> Result<(), HostError> {
+        let doing = || "keep forwarding between the host's other links off";
+        match links.is_empty() {
+            true => Ok(()),
+            false => self.nft().doing(doing)?.replace_table(table, ruleset, "stack").doing(doing),
+        }
     }
 
     pub(super) fn remove_nat(&self) -> Result<(), HostError> {
@@ -86,6 +107,7 @@ fn table(nat: &DesiredNat) -> NatTable {
                 subnet: bridge.gateway.trunc(),
                 gateway: bridge.gateway.addr(),
                 gateway6: bridge.gateway6,
+                internal: bridge.internal,
             })
             .collect(),
         mappings: nat

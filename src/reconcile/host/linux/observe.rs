@@ -28,6 +28,7 @@ impl LinuxHost {
         let forwarding6 = self.sysctls.ipv6_forward().doing(|| "read net.ipv6.conf.all.forwarding")?;
         Ok(Actual {
             forwarding: self.sysctls.ip_forward().doing(|| "read net.ipv4.ip_forward")?,
+            other_links: other_links(&links),
             ipv6: self.sysctls.ipv6().doing(|| "read net.ipv6.conf.all.disable_ipv6")?,
             forwarding6: forwarding6 == Some(true),
             advised: match forwarding6 {
@@ -43,6 +44,7 @@ impl LinuxHost {
             cgroups: cgroups.branches,
             volumes: self.observe_volumes(),
             missing_layers: self.missing_layers(),
+            unbuilt: self.unbuilt(),
             nat: self.observe_nat()?,
             bridges,
             containers,
@@ -177,6 +179,11 @@ impl LinuxHost {
     }
 }
 
+fn other_links(links: &[ObservedLink]) -> Vec<String> {
+    let ours = |name: &str| name == "lo" || ["stk", "stv"].iter().any(|prefix| name.starts_with(prefix));
+    links.iter().map(|link| link.name.clone()).filter(|name| !ours(name)).collect()
+}
+
 /// A bundle's copy of the spec explains and never decides: one that cannot be read is as good as none.
 fn read_stored(bundle: &Path) -> Option<StoredContainer> {
     serde_json::from_slice(&read_bounded(&bundle.join(STORED)).ok()?).ok()
@@ -232,6 +239,7 @@ fn facts(found: &Found) -> RunFacts {
         monitor: Some(status.monitor_pid).filter(|_| lives),
         restarts: status.restarts,
         oom_kills: status.oom_kills,
+        last_oom: status.last_oom.as_ref().map(|report| report.text()),
         started_at: status.started_at.map(|time| time.as_second()),
         last_probe: status.last_probe.as_ref().map(|probe| probe.text.clone()),
     }

@@ -19,12 +19,14 @@
 //! What is left alone: containers may reach services of the host on the host's own addresses, and an `accept` here does
 //! not overrule a `drop` in another table.
 
+mod shut;
 mod words;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+pub use self::shut::{SHUT_TABLE, SHUT_TABLE6, shut, shut6};
 use self::words::{
     ANSWERING, CT_STATE, CT_STATUS, DESTINATION_ADDRESS, DESTINATION_PORT, DESTINATION_TRANSLATED, EQUAL,
     FIB_ADDRESS_TYPE, FIB_DESTINATION, FIRST, Family, Field, LOOPBACK_INDEX, Maps, MetaKey, NAT_DESTINATION,
@@ -53,13 +55,22 @@ pub struct NatBridge {
     pub gateway: Ipv4Addr,
     /// The host's own IPv6 address on it, with the prefix of its subnet.
     pub gateway6: Option<Ipv6Net>,
+    /// Whether no way leads out of it or in: nothing is forwarded but from one of its containers to another.
+    pub internal: bool,
 }
 
 impl NatBridge {
     /// The bridge that `spec` declares, under the name that people call it by.
     pub fn of(name: &str, spec: &BridgeSpec) -> Self {
         let (subnet, gateway) = (spec.address.trunc(), spec.address.addr());
-        Self { name: name.to_owned(), ifname: spec.name.clone(), subnet, gateway, gateway6: spec.address6 }
+        Self {
+            name: name.to_owned(),
+            ifname: spec.name.clone(),
+            subnet,
+            gateway,
+            gateway6: spec.address6,
+            internal: false,
+        }
     }
 
     /// The host's address on it and the subnet, if it has the protocol.
@@ -125,6 +136,7 @@ pub const LOOPBACK_PORTS6: &str = "loopback_ports6";
 /// The map of ports that are published on all IPv6 addresses.
 pub const PUBLIC_PORTS6: &str = "public_ports6";
 const BRIDGES: &str = "bridges";
+const INTERNAL: &str = "internal_bridges";
 const SAME_BRIDGE: &str = "same_bridge";
 
 impl NatPortMapping {
@@ -195,7 +207,9 @@ impl NatTable {
         let ifname = |bridge: &NatBridge| interface_bytes(&bridge.ifname).to_vec();
         let each =
             |element: fn(Vec<u8>) -> Vec<u8>| self.bridges.iter().map(|bridge| element(ifname(bridge))).collect();
+        let internal = self.bridges.iter().filter(|bridge| bridge.internal).map(ifname).collect();
         let mut sets = vec![
+            set(INTERNAL, &[InterfaceName], internal),
             set(BRIDGES, &[InterfaceName], each(|name| name)),
             set(SAME_BRIDGE, &[InterfaceName, InterfaceName], each(|name| [&name[..], &name].concat())),
         ];
@@ -303,10 +317,13 @@ fn forward_rules() -> Vec<Rule> {
         verdict(NF_ACCEPT),
     ];
     let unpublished = vec![meta(MetaKey::OutInterfaceName), in_set(BRIDGES, Inverted::No), verdict(NF_DROP)];
+    let at_internal = |key| vec![meta(key), in_set(INTERNAL, Inverted::No), verdict(NF_DROP)];
     vec![
+        named(FORWARD, "neighbours on one bridge pass", same_bridge),
+        named(FORWARD, "nothing leaves an internal bridge", at_internal(MetaKey::InterfaceName)),
+        named(FORWARD, "nothing enters an internal bridge", at_internal(MetaKey::OutInterfaceName)),
         named(FORWARD, "answers pass", flag(CT_STATE, ANSWERING)),
         named(FORWARD, "published ports pass", flag(CT_STATUS, DESTINATION_TRANSLATED)),
-        named(FORWARD, "neighbours on one bridge pass", same_bridge),
         named(FORWARD, "nothing else enters a bridge", unpublished),
     ]
 }
@@ -397,6 +414,7 @@ mod tests {
             subnet: "10.70.0.0/26".parse().unwrap(),
             gateway: Ipv4Addr::new(10, 70, 0, 1),
             gateway6: Some("fd12::1/64".parse().unwrap()),
+            internal: false,
         }
     }
 
