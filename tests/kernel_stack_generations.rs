@@ -186,3 +186,27 @@ fn plan_of_nothing(shop: &Shop) {
     shop.ok(&["diff", "-o", "the.plan"], "1");
     assert!(shop.ok(&["up", "the.plan"], "1").contains("in sync"));
 }
+
+#[test]
+fn a_repair_puts_back_what_others_changed_and_nothing_else() {
+    let shop = Shop::new();
+    shop.ok(&["up"], "1");
+    let repair = || shop.stack(&["up", "--repair"], "1");
+    let memory = || limit(&shop.0, "shop/web", MEMORY);
+    assert_eq!((repair().code, repair().stdout), (0, String::new()), "a timer's log is short");
+    fs::write(shop.memory(), "40960000").expect("a limit");
+    assert_eq!(repair().code, 0);
+    assert_eq!(memory(), "67108864");
+    let event: Value = serde_json::from_str(&shop.ok(&["events", "--json", "-n", "1"], "1")).expect("JSON");
+    assert_eq!((&event["by"], &event["resource"]), (&"repair".into(), &"container web".into()));
+
+    shop.0.write("stack.toml", &TEXT.replace("64MiB", "96MiB"));
+    fs::write(shop.memory(), "40960000").expect("a limit");
+    let said = repair();
+    assert!(said.code == 0 && said.stderr.contains("not what was brought up last"), "{said:?}");
+    assert_eq!(memory(), "40960000", "an edited file waits for `up`");
+    shop.0.write("stack.toml", TEXT);
+    shop.ok(&["down"], "1");
+    assert_eq!(repair().code, 0);
+    assert_eq!(shop.0.leftovers(), Vec::<String>::new(), "what was taken down stays so");
+}

@@ -59,6 +59,10 @@ pub enum Command {
     History(HistoryArgs),
     /// Go back to what was brought up before.
     Rollback(RollbackArgs),
+    /// Have a stack come up at boot.
+    Enable(EnableArgs),
+    /// Have it no longer come up at boot.
+    Disable(DisableArgs),
     /// Show what runs, where it listens and how it is.
     Ps(PsArgs),
     /// Show what containers use.
@@ -110,8 +114,11 @@ pub struct UpArgs {
     /// Wait until every container with a health probe is healthy.
     #[arg(long)]
     pub wait: bool,
+    /// Only put back what others have changed: a stack that was taken down stays so, and an edited file waits.
+    #[arg(long)]
+    pub repair: bool,
     /// Go on watching: see `stack watch --help`.
-    #[arg(long, conflicts_with_all = ["pull", "wait"])]
+    #[arg(long, conflicts_with_all = ["repair", "pull", "wait"])]
     pub watch: bool,
     /// Print what came of it as JSON.
     #[arg(long)]
@@ -212,6 +219,39 @@ pub struct RollbackArgs {
     /// Print what came of it as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct EnableArgs {
+    /// The stack file [default: stack.toml in this folder].
+    #[arg(value_name = "FILE")]
+    pub path: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Put back what others change on the host, looked for so often, as "5m".
+    #[arg(long, value_name = "INTERVAL")]
+    pub repair: Option<String>,
+    /// Only show what would be written.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where the host's files are.
+    #[arg(long, value_name = "FOLDER", default_value = "/", hide = true)]
+    pub root: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct DisableArgs {
+    /// The stack file [default: stack.toml in this folder].
+    #[arg(value_name = "FILE")]
+    pub path: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// A stack's name, when its file is no longer there.
+    #[arg(long, conflicts_with_all = ["path", "file"])]
+    pub name: Option<String>,
+    /// Where the host's files are.
+    #[arg(long, value_name = "FOLDER", default_value = "/", hide = true)]
+    pub root: PathBuf,
 }
 
 #[derive(Debug, Args)]

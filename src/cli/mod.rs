@@ -6,6 +6,7 @@ mod check;
 mod context;
 mod diff;
 mod down;
+mod enable;
 mod events;
 mod exec;
 mod exit;
@@ -58,6 +59,8 @@ pub fn run() -> ExitCode {
         Command::Down(args) => down::run(&cli.global, &args),
         Command::History(args) => history::run(&cli.global, &args),
         Command::Rollback(args) => rollback::run(&cli.global, &args),
+        Command::Enable(args) => enable::enable(&cli.global, &args),
+        Command::Disable(args) => enable::disable(&args),
         Command::Ps(args) => ps::run(&cli.global, &args),
         Command::Stats(args) => stats::run(&cli.global, &args),
         Command::Top(args) => stats::run_top(&cli.global, &args),

@@ -12,8 +12,8 @@ use super::style::{BAD, GOOD, WARN, paint};
 use super::{ps, show, watch};
 use crate::model::{Condition, Container, Stack};
 use crate::reconcile::{
-    Brought, GenerationChange, Host, LinuxHost, Looked, PlanFile, PlanFileError, Rebuild, Renewal, Report, StoreHold,
-    Travelled, Wish, changes, look, protect_this_program, seen, travel,
+    Actor, Brought, GenerationChange, Host, LinuxHost, Looked, PlanFile, PlanFileError, Rebuild, Renewal, Report,
+    StoreHold, Travelled, Wish, changes, look, protect_this_program, seen, travel,
 };
 
 pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
@@ -28,8 +28,9 @@ pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
         };
     }
     for path in files {
-        if let Err(exit) = up(global, args, &path) {
-            return exit.into();
+        match up(global, args, &path) {
+            Ok(()) | Err(Exit::Ok) => {}
+            Err(exit) => return exit.into(),
         }
     }
     Exit::Ok.into()
@@ -44,12 +45,20 @@ fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
     let renewal = if args.pull { Renewal::All } else { Renewal::AsWritten };
     let rebuild = if args.build { Rebuild::All } else { Rebuild::Changed };
     let host = host(global, &stack.name)?.with_renewal(renewal).with_rebuild(rebuild);
+    if args.repair && !global.run_dir.join(stack.name.as_str()).exists() {
+        // Somebody took it down.
+        return Ok(());
+    }
+    let host = if args.repair { host.with_actor(Actor::Repair) } else { host };
     let _lock = host.lock().map_err(|error| lock_failed(&error))?;
     let wish = Wish::Stack(stack);
     let shown = Shown { file: path, json: args.json };
     let (did, travelled, sick) = wait_for(async {
         let _held = held(&host)?;
-        let looked = shown_look(&host, &wish, &shown).await?;
+        let looked = match args.repair {
+            true => repair_look(&host, &loaded, &shown).await?,
+            false => shown_look(&host, &wish, &shown).await?,
+        };
         if let Some(agreed) = &agreed {
             check(agreed, &host, &loaded, &looked)?;
         }
@@ -146,6 +155,29 @@ pub struct Shown<'a> {
 pub async fn road(host: &LinuxHost, wish: &Wish<'_>, shown: &Shown<'_>) -> Result<Travelled, Exit> {
     let looked = shown_look(host, wish, shown).await?;
     carry_out(host, wish, looked, shown).await
+}
+
+/// As [`shown_look`], for a repair: it ends where there is nothing to put back, and where the stack file or what it reads is
+/// not what was brought up last.
+async fn repair_look(host: &LinuxHost, loaded: &Loaded, shown: &Shown<'_>) -> Result<Looked, Exit> {
+    let looked = look(host, &Wish::Stack(&loaded.stack)).await.map_err(|error| road_failed(&error))?;
+    if looked.plan.is_empty() {
+        return Err(Exit::Ok);
+    }
+    let source = host.source_of(&loaded.given()).map_err(|error| failed(&error.chain(), &[]))?;
+    let generations = host.generations().list().map_err(|error| failed(&error.to_string(), &[]))?;
+    if generations.last().is_none_or(|newest| newest.source != source) {
+        let file = shown.file.display();
+        anstream::eprintln!(
+            "{} {file}, or what it reads, is not what was brought up last; `stack up` brings it up",
+            paint(WARN, "nothing is repaired:")
+        );
+        return Err(Exit::Ok);
+    }
+    if !shown.json {
+        anstream::print!("{}", plan(&looked.plan, &shown.file.display().to_string(), Tense::Does));
+    }
+    Ok(looked)
 }
 
 /// Keeps `image prune` from what a run brings in.
