@@ -40,7 +40,8 @@ fn every_stack_file_of_the_readme_is_one() {
     assert!(!files.is_empty());
     for text in files {
         let variables = HashMap::new();
-        let surroundings = Surroundings { variables: &variables, folder: "/srv".into(), files: &AllIsThere };
+        let surroundings =
+            Surroundings { variables: &variables, folder: "/srv".into(), files: &AllIsThere, profiles: &[] };
         let examined = examine_text("README.md", text, &surroundings);
         assert!(examined.diagnostics.is_empty(), "{}", examined.diagnostics.render(Look::Plain));
         assert!(examined.stack.is_some());

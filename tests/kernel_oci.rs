@@ -5,6 +5,8 @@
 mod attacks;
 #[path = "oci/bundle.rs"]
 mod bundle;
+#[path = "oci/commands.rs"]
+mod commands;
 #[path = "oci/configuration.rs"]
 mod configuration;
 #[path = "oci/lifecycle.rs"]
@@ -17,5 +19,7 @@ mod mounts;
 mod namespaces;
 #[path = "oci/seccomp.rs"]
 mod seccomp;
+#[path = "oci/systemd.rs"]
+mod systemd;
 #[path = "oci/terminal.rs"]
 mod terminal;

@@ -111,7 +111,7 @@ fn a_bridge_with_another_subnet_makes_its_containers_again_and_no_other() {
     let words = ["bridge front", "10.70.0.1/26 → 10.71.0.1/26", "container web", "replace", "container idle"];
     assert_change(&host, &with(&text, "10.70.0.0/26", "10.71.0.0/26"), &words, &["idle", "web"]);
     assert!(answers(&host, 8080).starts_with("web"));
-    assert_says(&host.ok(&["exec", "idle", "getent", "hosts", "web"]), &["10.71.0."]);
+    assert_says(&host.ok(&["exec", "idle", "getent", "ahostsv4", "web"]), &["10.71.0."]);
 }
 
 #[test]

@@ -242,3 +242,30 @@ fn what_forwarding_would_open_between_other_links_stays_shut_and_what_was_open_s
         assert_eq!(sent_on(&host, &neighbour), passed, "forwarding was {before}");
     }
 }
+
+#[test]
+fn diff_says_who_will_reach_what_and_can_be_told_to_deny_it() {
+    let host = three_servers();
+    let text = std::fs::read_to_string(host.path().join("stack.toml")).expect("the stack file");
+    assert_eq!(host.stack(&["diff", "--deny-exposure"]).code, 0);
+    host.write("stack.toml", &text.replace("[\"8080:80\"]", "[\"192.0.2.1:8080:80\", \"9000:80\"]"));
+    let outcome = host.stack(&["diff", "--deny-exposure"]);
+    assert_eq!(outcome.code, 4, "{outcome:?}");
+    let section = outcome.stdout.split_once("Exposure\n").expect("a section").1;
+    let lines: Vec<String> =
+        section.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(
+        &lines[..3],
+        [
+            "+ 192.0.2.1:8080/tcp → private:80 reachable from who reaches 192.0.2.1",
+            "+ 127.0.0.1:9000/tcp → private:80 reachable from this machine",
+            "- 127.0.0.1:8080/tcp → private:80 no longer from this machine",
+        ],
+    );
+    assert!(answer(&host, 9000).is_none(), "it was only told");
+    let document: serde_json::Value = serde_json::from_str(&host.stack(&["diff", "--json"]).stdout).expect("JSON");
+    assert_eq!(document["exposure"]["opened"][0]["from"], "192.0.2.1");
+    // What is open to this machine alone is no exposure to others.
+    host.write("stack.toml", &text.replace("\"8080:80\"", "\"8080:80\", \"9000:80\""));
+    assert_eq!(host.stack(&["diff", "--deny-exposure"]).code, 2);
+}

@@ -203,6 +203,38 @@ fn a_container_waits_until_others_are_healthy_and_completed() {
 }
 
 #[test]
+fn a_job_runs_once_on_change_or_at_each_up() {
+    let host = Sandbox::new();
+    let job = |run: &str, level: &str| {
+        format!(
+            "[container.{run}]\nimage = \"host:\"\ntype = \"oneshot\"\nrun = \"{run}\"\nvolume = [\"v:/v\"]\nenv = {{ LEVEL = \"{level}\" }}\n\
+             command = [\"sh\", \"-c\", \"echo x >> /v/{run}\"]\n"
+        )
+    };
+    let file = |level: &str| {
+        let jobs: String = ["once", "on-change", "always"].iter().map(|run| job(run, level)).collect();
+        format!("name = \"shop\"\n[volume.v]\n{jobs}")
+    };
+    let up = |level: &str| {
+        host.write("stack.toml", &file(level));
+        host.ok(&["up", "--wait"])
+    };
+    let runs = || {
+        ["once", "on-change", "always"].map(|run| {
+            fs::read_to_string(host.data_dir().join("volumes/shop/v").join(run)).expect("runs").lines().count()
+        })
+    };
+    assert_says(&up("info"), &["+ container once"]);
+    assert_eq!(runs(), [1, 1, 1]);
+    assert_eq!(host.ok(&["ps"]).matches("completed").count(), 3);
+    assert_says(&up("info"), &["runs at each `up`"]);
+    assert_eq!(runs(), [1, 1, 2]);
+    up("debug");
+    assert_eq!(runs(), [1, 2, 3]);
+    assert_eq!(host.stack(&["diff"]).code, 2, "`up` would run one of them");
+}
+
+#[test]
 fn what_fails_before_it_is_waited_for_is_said_with_its_last_words() {
     let host = Sandbox::new();
     let text = format!(

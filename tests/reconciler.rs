@@ -394,7 +394,7 @@ impl Draft {
         let text = self.text();
         let variables = HashMap::new();
         let files: &dyn Files = &HostFiles;
-        let surroundings = Surroundings { variables: &variables, folder: "/".into(), files };
+        let surroundings = Surroundings { variables: &variables, folder: "/".into(), files, profiles: &[] };
         match file::parse("stack.toml", &text, &surroundings) {
             Ok(stack) => stack,
             Err(diagnostics) => panic!("{text}\n{}", diagnostics.render(file::Look::Plain)),
@@ -518,7 +518,7 @@ fn shop() -> (Stack, FakeHost) {
         [container.b]\nimage = \"app\"\nbridge = [\"x\"]\nafter = { a = \"started\" }\n\
         [container.c]\nimage = \"app\"\n";
     let variables = HashMap::new();
-    let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles };
+    let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles, profiles: &[] };
     let stack = file::parse("stack.toml", text, &surroundings).expect("a good file");
     let host = host_with(&stack);
     host.touched.borrow_mut().clear();
@@ -576,6 +576,43 @@ fn a_container_that_completed_is_as_it_should_be() {
     assert_eq!(go(&host, &Wish::Stack(&stack)), (0, vec![]));
 }
 
+/// What `up` does with a job that ended with `code`, whose `LEVEL` is another one since. The look after it finds nothing to do.
+fn check_job(run: &str, code: i32, level: &str, expect: Option<Verb>) {
+    let stack = |level: &str| {
+        let text = format!(
+            "name = \"shop\"\n[container.job]\nimage = \"host:\"\ntype = \"oneshot\"\nrun = \"{run}\"\nenv = {{ LEVEL = \"{level}\" }}\n"
+        );
+        let variables = HashMap::new();
+        let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles, profiles: &[] };
+        file::parse("stack.toml", &text, &surroundings).expect("a good file")
+    };
+    let host = host_with(&stack("info"));
+    host.world.borrow_mut().containers.get_mut("job").unwrap().phase = Phase::Exited { code };
+    let wanted = stack(level);
+    let (left, planned) = go(&host, &Wish::Run(&wanted));
+    let expected: Vec<(Verb, String)> = expect.into_iter().map(|verb| (verb, "container job".to_string())).collect();
+    assert_eq!((left, planned), (0, expected), "{run} {code} {level}");
+    host.world.borrow_mut().containers.get_mut("job").unwrap().phase = Phase::Exited { code: 0 };
+    assert_eq!(go(&host, &Wish::Stack(&wanted)), (0, vec![]), "a look that is no `up` runs no job: {run} {level}");
+}
+
+#[test]
+fn a_completed_job_runs_again_when_its_rule_says_so() {
+    check_job("once", 0, "info", None);
+    check_job("once", 0, "debug", None);
+    check_job("on-change", 0, "info", None);
+    check_job("on-change", 0, "debug", Some(Verb::Replace));
+    check_job("always", 0, "info", Some(Verb::Restart));
+    check_job("always", 0, "debug", Some(Verb::Replace));
+}
+
+#[test]
+fn a_failed_job_runs_again_whatever_its_rule() {
+    for run in ["once", "on-change", "always"] {
+        check_job(run, 3, "info", Some(Verb::Restart));
+    }
+}
+
 #[test]
 fn a_failed_step_skips_what_hangs_on_it_and_nothing_else() {
     struct Broken(FakeHost);
@@ -624,7 +661,7 @@ fn followed(on_change: &str) -> (Stack, FakeHost) {
          mount = [{{ bind = \"/etc/passwd\", target = \"/app.conf\", on_change = \"{on_change}\" }}]\n"
     );
     let variables = HashMap::new();
-    let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles };
+    let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles, profiles: &[] };
     let stack = file::parse("stack.toml", &text, &surroundings).expect("a good file");
     let host = FakeHost::new(&stack.name);
     host.files.borrow_mut().insert("/etc/passwd".into(), "old".into());

@@ -34,10 +34,17 @@ fn variables() -> HashMap<String, String> {
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
+/// What a file's own first line `# --profile a,b` chooses.
+fn profiles(text: &str) -> Vec<String> {
+    let given = text.lines().next().and_then(|line| line.strip_prefix("# --profile "));
+    given.map(|given| given.split(',').map(str::to_owned).collect()).unwrap_or_default()
+}
+
 fn examine(name: &str, text: &str) -> Examined {
     let variables = variables();
     let folder = PathBuf::from(FOLDER).join("around");
-    examine_text(name, text, &Surroundings { variables: &variables, folder, files: &Around })
+    let profiles = profiles(text);
+    examine_text(name, text, &Surroundings { variables: &variables, folder, files: &Around, profiles: &profiles })
 }
 
 /// The TOML files of a folder by their names, in order.
@@ -111,7 +118,7 @@ fn good_files_are_taken_in_silence() {
         assert!(examined.diagnostics.is_empty(), "{}\n{}", path.display(), examined.diagnostics);
         let stack = examined.stack.expect("a stack");
         for line in stack.origins.lines.values() {
-            assert!((1..=text.lines().count() as u32).contains(line));
+            assert!((1..=text.lines().count() as u32).contains(&line.line));
         }
     }
 }
@@ -250,7 +257,8 @@ proptest! {
 #[test]
 fn a_file_is_judged_by_its_errors_alone() {
     let variables = variables();
-    let surroundings = Surroundings { variables: &variables, folder: PathBuf::from("/"), files: &HostFiles };
+    let surroundings =
+        Surroundings { variables: &variables, folder: PathBuf::from("/"), files: &HostFiles, profiles: &[] };
     let text = "name = \"shop\"\n[bridge.front]\n[container.web]\nimage = \"host:\"\n";
     assert!(parse("stack.toml", text, &surroundings).is_ok(), "an unused bridge is only warned of");
     let diagnostics = parse("stack.toml", "", &surroundings).expect_err("no name");

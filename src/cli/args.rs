@@ -96,6 +96,29 @@ pub struct FileArg {
     /// The stack file [default: stack.toml in this folder].
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub profiles: ProfileArg,
+}
+
+/// The profiles that a stack file is read with.
+#[derive(Clone, Debug, Args)]
+pub struct ProfileArg {
+    /// Read the file with this profile; may be given several times.
+    #[arg(
+        long = "profile",
+        value_name = "PROFILE",
+        env = "STACK_PROFILE",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    profile: Vec<String>,
+}
+
+impl ProfileArg {
+    /// In the order in which their overrides hold; an empty STACK_PROFILE chooses none.
+    pub fn chosen(&self) -> Vec<String> {
+        self.profile.iter().filter(|name| !name.is_empty()).cloned().collect()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -111,7 +134,7 @@ pub struct UpArgs {
     /// Build every image anew, also where nothing changed.
     #[arg(long)]
     pub build: bool,
-    /// Wait until every container with a health probe is healthy.
+    /// Wait until every container with a health probe is healthy, and every job has completed.
     #[arg(long)]
     pub wait: bool,
     /// Only put back what others have changed: a stack that was taken down stays so, and an edited file waits.
@@ -165,6 +188,9 @@ pub struct DiffArgs {
     /// Keep the plan in this file too: `stack up PLAN` carries it out while nothing has moved.
     #[arg(short, long, value_name = "PLAN")]
     pub output: Option<PathBuf>,
+    /// End with 4 if other machines would reach something that they do not reach now.
+    #[arg(long)]
+    pub deny_exposure: bool,
     /// Print the plan as JSON.
     #[arg(long)]
     pub json: bool,
@@ -286,6 +312,8 @@ pub struct LogsArgs {
     /// The stack file [default: stack.toml in this folder]. `-f` follows, as everywhere in the field.
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub profiles: ProfileArg,
     /// Go on as more is written.
     #[arg(short, long)]
     pub follow: bool,
@@ -305,6 +333,8 @@ pub struct EventsArgs {
     /// The stack file [default: stack.toml in this folder]. `-f` follows, as everywhere in the field.
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub profiles: ProfileArg,
     /// A stack's name, when its file is no longer there.
     #[arg(long, conflicts_with = "file")]
     pub name: Option<String>,

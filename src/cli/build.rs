@@ -22,7 +22,7 @@ pub fn run(global: &Global, args: &BuildArgs) -> ExitCode {
 
 fn build(global: &Global, args: &BuildArgs) -> Result<(), Exit> {
     let path = file_path(None, &args.file);
-    let stack = load(&path)?;
+    let stack = load(&path, &args.file.profiles)?;
     let builds = |name: &str| {
         stack
             .images

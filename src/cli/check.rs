@@ -13,7 +13,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     let mut documents = Vec::new();
     for path in file_paths(&args.files, &args.file) {
         if args.json {
-            let examined = file::examine(&path, &variables());
+            let examined = file::examine(&path, &variables(), &args.file.profiles.chosen());
             let valid = examined.stack.is_some();
             if !valid {
                 exit = Exit::File;
@@ -21,7 +21,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             documents.push(serde_json::json!({ "file": path, "valid": valid, "diagnostics": examined.diagnostics }));
             continue;
         }
-        match load(&path) {
+        match load(&path, &args.file.profiles) {
             Ok(stack) => {
                 let containers = match stack.containers.len() {
                     1 => "1 container".to_string(),

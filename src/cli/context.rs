@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{FileArg, Global};
+use super::args::{FileArg, Global, ProfileArg};
 use super::exit::Exit;
 use super::style::{BAD, DIM, paint};
 use crate::file;
@@ -32,8 +32,8 @@ pub fn file_paths(positional: &[PathBuf], flag: &FileArg) -> Vec<PathBuf> {
 }
 
 /// Reads and checks a stack file; prints what is wrong with it.
-pub fn load(path: &Path) -> Result<Stack, Exit> {
-    told(file::examine(path, &variables()))
+pub fn load(path: &Path, profiles: &ProfileArg) -> Result<Stack, Exit> {
+    told(file::examine(path, &variables(), &profiles.chosen()))
 }
 
 /// A stack, and what was read for it.
@@ -44,6 +44,7 @@ pub struct Loaded {
     /// The contents of the stack file and of those it names for its own meaning, by absolute path.
     pub read: BTreeMap<PathBuf, Vec<u8>>,
     pub variables: HashMap<String, String>,
+    pub profiles: Vec<String>,
 }
 
 impl Loaded {
@@ -51,18 +52,18 @@ impl Loaded {
     pub fn given(&self) -> Given<'_> {
         let texts: Vec<&str> = self.read.values().filter_map(|bytes| std::str::from_utf8(bytes).ok()).collect();
         let variables = file::variables_used(&texts, &self.variables).collect();
-        Given { stack: &self.stack, file: self.file.clone(), read: &self.read, variables }
+        Given { stack: &self.stack, file: self.file.clone(), read: &self.read, variables, profiles: &self.profiles }
     }
 }
 
 /// As [`load`], with what was read.
-pub fn load_all(path: &Path) -> Result<Loaded, Exit> {
+pub fn load_all(path: &Path, profiles: Vec<String>) -> Result<Loaded, Exit> {
     let variables = variables();
     let recorded = file::Recorded::of(&file::HostFiles);
-    let stack = told(file::examine_in(path, &variables, &recorded))?;
+    let stack = told(file::examine_in(path, &variables, (&profiles, &recorded)))?;
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let read = recorded.into_read().into_iter().map(|(path, content)| (absolute(&path), content)).collect();
-    Ok(Loaded { stack, file: absolute(path), read, variables })
+    Ok(Loaded { stack, file: absolute(path), read, variables, profiles })
 }
 
 /// The stack; prints what is to be said about its file.

@@ -14,12 +14,12 @@ pub fn run(global: &Global, args: &DiffArgs) -> ExitCode {
 
 fn show(global: &Global, args: &DiffArgs) -> Result<Exit, Exit> {
     let path = file_path(args.path.as_ref(), &args.file);
-    let loaded = load_all(&path)?;
+    let loaded = load_all(&path, args.file.profiles.chosen())?;
     let host = host(global, &loaded.stack.name)?;
-    let looked = wait_for(look(&host, &Wish::Stack(&loaded.stack)))?.map_err(|error| road_failed(&error))?;
+    let looked = wait_for(look(&host, &Wish::Run(&loaded.stack)))?.map_err(|error| road_failed(&error))?;
     if let Some(place) = &args.output {
         let source = host.source_of(&loaded.given()).map_err(|error| failed(&error.chain(), &[]))?;
-        let plan = PlanFile::new((&loaded.stack.name, &loaded.file), seen(&source, &looked), plan_json(&looked.plan));
+        let plan = PlanFile::new(&loaded.given(), seen(&source, &looked), plan_json(&looked.plan));
         plan.write(place).map_err(|error| failed(&error.to_string(), &[]))?;
     }
     match args.json {
@@ -27,8 +27,15 @@ fn show(global: &Global, args: &DiffArgs) -> Result<Exit, Exit> {
         false => anstream::print!("{}", plan(&looked.plan, &path.display().to_string(), Tense::Would)),
     }
     timings(global, &looked.timings);
-    Ok(match looked.plan.is_empty() {
-        true => Exit::Ok,
-        false => Exit::Differs,
+    Ok(match (looked.plan.is_empty(), &looked.plan.exposure) {
+        (_, exposure) if args.deny_exposure && exposure.opens_to_others() => {
+            failed(
+                "other machines would reach what they do not reach now",
+                &["`Exposure` in the plan says what, and who"],
+            );
+            Exit::Exposed
+        }
+        (true, _) => Exit::Ok,
+        (false, _) => Exit::Differs,
     })
 }

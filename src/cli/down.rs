@@ -52,7 +52,7 @@ fn which(args: &DownArgs) -> Result<(Name, PathBuf), Exit> {
         return Ok((name.clone(), PathBuf::from(format!("--name {name}"))));
     }
     let path = file_path(args.path.as_ref(), &args.file);
-    Ok((load(&path)?.name, path))
+    Ok((load(&path, &args.file.profiles)?.name, path))
 }
 
 /// Data is deleted only where the stack's name was given.

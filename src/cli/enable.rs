@@ -40,7 +40,7 @@ fn try_enable(global: &Global, args: &EnableArgs) -> Result<(), Exit> {
             return Err(Exit::Usage);
         }
     };
-    let loaded = load_all(&file_path(args.path.as_ref(), &args.file))?;
+    let loaded = load_all(&file_path(args.path.as_ref(), &args.file), args.file.profiles.chosen())?;
     let stack = &loaded.stack;
     let program =
         std::env::current_exe().map_err(|error| failed(&format!("cannot tell where this program is: {error}"), &[]))?;
@@ -49,6 +49,7 @@ fn try_enable(global: &Global, args: &EnableArgs) -> Result<(), Exit> {
         stack: stack.name.as_str(),
         program: &program,
         file: &loaded.file,
+        profiles: &loaded.profiles,
         data: &global.data_dir,
         environment,
         stop: stack.containers.values().map(|container| container.stop_timeout).sum::<Duration>() + STOP_BESIDES,

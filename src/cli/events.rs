@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::args::{EventsArgs, FileArg, Global};
-use super::context::{failed, file_path, load};
+use super::args::{EventsArgs, Global};
+use super::context::{DEFAULT_FILE, failed, load};
 use super::exit::Exit;
 use super::style::{BAD, BOLD, DIM, paint};
 use crate::model::Name;
@@ -21,7 +22,7 @@ pub fn run(global: &Global, args: &EventsArgs) -> ExitCode {
 fn events(global: &Global, args: &EventsArgs) -> Result<(), Exit> {
     let stack = match &args.name {
         Some(name) => Name::new(name.as_str()).map_err(|error| failed(&error.to_string(), &[]))?,
-        None => load(&file_path(None, &FileArg { file: args.file.clone() }))?.name,
+        None => load(args.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE)), &args.profiles)?.name,
     };
     let log = EventLog::of(&global.data_dir, stack.as_str());
     let cannot = |what: &str| {

@@ -27,7 +27,7 @@ pub fn run(global: &Global, args: &ExecArgs) -> ExitCode {
 }
 
 fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, ExitCode> {
-    let stack = load(&file_path(None, &args.file)).map_err(|_| ExitCode::from(OUR_FAULT))?;
+    let stack = load(&file_path(None, &args.file), &args.file.profiles).map_err(|_| ExitCode::from(OUR_FAULT))?;
     let known: Vec<String> = stack.containers.iter().flat_map(|(name, container)| instances(name, container)).collect();
     let instance = known.iter().find(|instance| **instance == args.container).ok_or_else(|| {
         let hint = format!("{} has {}", stack.name, known.join(", "));

@@ -13,6 +13,8 @@ pub enum Exit {
     Differs = 2,
     /// The stack file is wrong.
     File = 3,
+    /// `diff --deny-exposure`: others would reach what they do not reach now.
+    Exposed = 4,
     /// Another run holds the stack's lock.
     Locked = 5,
     /// The command line is wrong.

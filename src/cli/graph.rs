@@ -8,7 +8,7 @@ use super::exit::Exit;
 use crate::plan::graph;
 
 pub fn run(args: &GraphArgs) -> ExitCode {
-    let stack = match load(&file_path(args.path.as_ref(), &args.file)) {
+    let stack = match load(&file_path(args.path.as_ref(), &args.file), &args.file.profiles) {
         Ok(stack) => stack,
         Err(exit) => return exit.into(),
     };

@@ -46,7 +46,7 @@ fn history(global: &Global, args: &HistoryArgs) -> Result<(), Exit> {
 pub fn named(name: Option<&String>, (path, flag): (Option<&PathBuf>, &FileArg)) -> Result<Name, Exit> {
     match name {
         Some(name) => Name::new(name.as_str()).map_err(|error| failed(&error.to_string(), &[])),
-        None => Ok(load(&file_path(path, flag))?.name),
+        None => Ok(load(&file_path(path, flag), &flag.profiles)?.name),
     }
 }
 
@@ -85,6 +85,7 @@ fn document(generation: &Generation, current: Option<u32>) -> serde_json::Value 
         "from": generation.from,
         "changes": generation.changes,
         "file": generation.source.file,
+        "profiles": generation.source.profiles,
         "files": generation.source.files.keys().collect::<Vec<_>>(),
         "images": images.collect::<serde_json::Map<_, _>>(),
     })

@@ -26,7 +26,8 @@ struct Source {
 }
 
 fn logs(global: &Global, args: &LogsArgs) -> Result<(), Exit> {
-    let stack = load(&file_path(None, &FileArg { file: args.file.clone() }))?;
+    let stack =
+        load(&file_path(None, &FileArg { file: args.file.clone(), profiles: args.profiles.clone() }), &args.profiles)?;
     let known: Vec<String> = stack.containers.iter().flat_map(|(name, container)| instances(name, container)).collect();
     let wanted = chosen(&known, &args.names, &stack.name)?;
     let width = wanted.iter().map(String::len).max().unwrap_or(0);

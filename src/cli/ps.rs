@@ -10,7 +10,7 @@ use super::exit::Exit;
 use super::show::{self, JSON_VERSION};
 use super::style::{BOLD, DIM, WARN, paint};
 use crate::model::Name;
-use crate::reconcile::{Actual, ActualContainer, Host, LinuxHost};
+use crate::reconcile::{Actual, ActualContainer, Host, LinuxHost, Phase};
 
 pub fn run(global: &Global, args: &PsArgs) -> ExitCode {
     ps(global, args).map_or_else(|exit| exit, |()| Exit::Ok).into()
@@ -20,7 +20,7 @@ fn ps(global: &Global, args: &PsArgs) -> Result<(), Exit> {
     let path = file_path(None, &args.file);
     let stacks = match args.all || (args.file.file.is_none() && !path.exists()) {
         true => LinuxHost::stacks(&global.run_dir),
-        false => vec![load(&path)?.name],
+        false => vec![load(&path, &args.file.profiles)?.name],
     };
     let mut documents = Vec::new();
     for stack in &stacks {
@@ -58,7 +58,7 @@ pub fn table(actual: &Actual, stack: &str) -> String {
     for (instance, container) in &actual.containers {
         rows.push(vec![
             instance.clone(),
-            container.phase.to_string(),
+            state(container),
             container.health.to_string(),
             uptime(container),
             restarts(container),
@@ -73,6 +73,15 @@ pub fn table(actual: &Actual, stack: &str) -> String {
         }
     }
     out
+}
+
+/// A job that ended well has done what it is for.
+fn state(container: &ActualContainer) -> String {
+    let is_job = container.stored.as_ref().is_some_and(|stored| stored.live.job.is_some());
+    match container.phase {
+        Phase::Exited { code: 0 } if is_job => "completed".into(),
+        _ => container.phase.to_string(),
+    }
 }
 
 fn restarts(container: &ActualContainer) -> String {
@@ -125,6 +134,7 @@ pub fn json(actual: &Actual) -> serde_json::Value {
             "name": instance,
             "image": container.stored.as_ref().map(|stored| &stored.spec.image),
             "phase": container.phase,
+            "job": container.stored.as_ref().and_then(|stored| stored.live.job),
             "health": container.health,
             "addresses": addresses(container),
             "addresses6": addresses6(container),

@@ -29,7 +29,7 @@ fn rollback(global: &Global, args: &RollbackArgs) -> Result<(), Exit> {
     let loaded = load_kept(&generations, &chosen)?;
     protect(&loaded.stack)?;
     let host = host.with_files_of(&chosen);
-    let wish = Wish::Stack(&loaded.stack);
+    let wish = Wish::Run(&loaded.stack);
     let path = generations.stack_file(chosen.number);
     let shown = Shown { file: &path, json: args.json };
     if !args.json {
@@ -89,13 +89,14 @@ fn load_kept(generations: &Generations, generation: &Generation) -> Result<Loade
     let files = Remembered { contents };
     let folder = file.parent().map(Path::to_path_buf).unwrap_or_default();
     let name = generations.stack_file(generation.number).display().to_string();
-    let surroundings = Surroundings { variables: &variables, folder, files: &files };
+    let profiles = generation.source.profiles.clone();
+    let surroundings = Surroundings { variables: &variables, folder, files: &files, profiles: &profiles };
     let stack = told(examine_text(&name, &text, &surroundings))?;
     let config: Vec<&PathBuf> =
         stack.containers.values().flat_map(|container| container.files.iter().map(|file| &file.file)).collect();
     let read = files.contents.iter().filter(|(path, _)| !config.contains(path));
     let read = read.map(|(path, bytes)| (path.clone(), bytes.clone())).collect();
-    Ok(Loaded { stack, file, read, variables })
+    Ok(Loaded { stack, file, read, variables, profiles })
 }
 
 /// The environment as it was; those that are called like secrets were not kept, and are as they are now.

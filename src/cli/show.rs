@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::context::DEFAULT_FILE;
 use super::style::{BAD, BOLD, DIM, GOOD, WARN, of_verb, paint};
-use crate::reconcile::{Change, Plan, Step, Verb};
+use crate::reconcile::{Change, Exposure, Plan, Reach, Step, Verb, Way};
 
 /// How a plan is headed and how it ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub fn plan(plan: &Plan, file: &str, tense: Tense) -> String {
     for note in &plan.notes {
         let _ = writeln!(out, "\n{}", paint(WARN, format!("note: {note}")));
     }
+    exposure_lines(&plan.exposure, &mut out);
     let _ = writeln!(out, "\n{}", totals(plan));
     if tense == Tense::Would {
         let _ = writeln!(out, "{}", paint(DIM, format!("apply: stack up{}", named(file))));
@@ -75,6 +76,29 @@ fn step_lines(step: &Step, width: usize, out: &mut String) {
     for (instance, condition) in &step.until {
         let word = format!("{condition:?}").to_lowercase();
         let _ = writeln!(out, "      {}", paint(DIM, format!("waits until {instance} is {word}")));
+    }
+}
+
+/// What becomes reachable, and what no longer is.
+fn exposure_lines(exposure: &Exposure, out: &mut String) {
+    if exposure.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{}", paint(BOLD, "Exposure"));
+    let leads = |way: &Way| format!("{}:{}", way.container.as_deref().unwrap_or("?"), way.container_port);
+    let ways = || exposure.opened.iter().chain(&exposure.closed);
+    let width = ways().map(|way| way.port.chars().count()).max().unwrap_or(0);
+    let leads_width = ways().map(|way| leads(way).chars().count()).max().unwrap_or(0);
+    for (sign, word, ways) in [("+", "reachable from", &exposure.opened), ("-", "no longer from", &exposure.closed)] {
+        for way in ways {
+            let style = match (sign, way.from) {
+                ("-", _) => DIM,
+                (_, Reach::ThisMachine) => GOOD,
+                (_, _) => WARN,
+            };
+            let (port, leads) = (&way.port, leads(way));
+            let _ = writeln!(out, "  {} {port:width$} → {leads:leads_width$}  {word} {}", paint(style, sign), way.from);
+        }
     }
 }
 
@@ -135,6 +159,7 @@ pub fn plan_json(plan: &Plan) -> serde_json::Value {
         "in_sync": plan.is_empty(),
         "unchanged": plan.unchanged,
         "notes": plan.notes,
+        "exposure": plan.exposure,
         "steps": plan.steps,
     })
 }

@@ -120,7 +120,7 @@ fn stacks(global: &Global, args: &StatsArgs) -> Result<Vec<Name>, Exit> {
     let path = file_path(None, &args.file);
     Ok(match args.all || (args.file.file.is_none() && !path.exists()) {
         true => LinuxHost::stacks(&global.run_dir),
-        false => vec![load(&path)?.name],
+        false => vec![load(&path, &args.file.profiles)?.name],
     })
 }
 

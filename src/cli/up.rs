@@ -20,7 +20,9 @@ pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
     let files = file_paths(&args.files, &args.file);
     if args.watch {
         return match &files[..] {
-            [file] => watch::follow(global, file, None, args.json).unwrap_or_else(|exit| exit).into(),
+            [file] => {
+                watch::follow(global, file, &args.file.profiles, None, args.json).unwrap_or_else(|exit| exit).into()
+            }
             _ => {
                 failed("`--watch` follows one stack file", &["start a `stack watch` for each"]);
                 Exit::Usage.into()
@@ -39,7 +41,8 @@ pub fn run(global: &Global, args: &UpArgs) -> ExitCode {
 fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
     let agreed = plan_file(path)?;
     let path = agreed.as_ref().map_or(path, |agreed| &agreed.file);
-    let loaded = load_all(path)?;
+    let profiles = agreed.as_ref().map_or_else(|| args.file.profiles.chosen(), |agreed| agreed.profiles.clone());
+    let loaded = load_all(path, profiles)?;
     let stack = &loaded.stack;
     protect(stack)?;
     let renewal = if args.pull { Renewal::All } else { Renewal::AsWritten };
@@ -51,7 +54,8 @@ fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
     }
     let host = if args.repair { host.with_actor(Actor::Repair) } else { host };
     let _lock = host.lock().map_err(|error| lock_failed(&error))?;
-    let wish = Wish::Stack(stack);
+    // A repair runs no job.
+    let wish = if args.repair { Wish::Stack(stack) } else { Wish::Run(stack) };
     let shown = Shown { file: path, json: args.json };
     let (did, travelled, sick) = wait_for(async {
         let _held = held(&host)?;
@@ -66,7 +70,7 @@ fn up(global: &Global, args: &UpArgs, path: &Path) -> Result<(), Exit> {
         let travelled = carry_out(&host, &wish, looked, &shown).await?;
         let sick = match args.wait && travelled.report.succeeded() {
             true => tokio::select! {
-                sick = wait_for_health(&host, stack) => sick,
+                sick = wait_for_all(&host, stack) => sick,
                 // What was asked for stands; only the waiting ends.
                 Ok(()) = tokio::signal::ctrl_c() => Some(Exit::Interrupted),
             },
@@ -217,11 +221,17 @@ pub async fn carry_out(
     Ok(travelled)
 }
 
-async fn wait_for_health(host: &LinuxHost, stack: &Stack) -> Option<Exit> {
+/// Waits until what has a probe is healthy and what is to end has ended.
+async fn wait_for_all(host: &LinuxHost, stack: &Stack) -> Option<Exit> {
     let mut sick = None;
-    for (name, container) in stack.containers.iter().filter(|(_, container)| container.health.is_some()) {
+    for (name, container) in &stack.containers {
+        let condition = match (container.job, &container.health) {
+            (Some(_), _) => Condition::Completed,
+            (None, Some(_)) => Condition::Healthy,
+            (None, None) => continue,
+        };
         for instance in crate::plan::instances(name, container) {
-            if let Err(error) = host.reached(&instance, Condition::Healthy).await {
+            if let Err(error) = host.reached(&instance, condition).await {
                 sick = Some(failed(&error.chain(), &[]));
             }
         }

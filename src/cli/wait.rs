@@ -29,7 +29,7 @@ fn wait(global: &Global, args: &WaitArgs) -> Result<(), Exit> {
             return Err(Exit::Usage);
         }
     };
-    let stack = load(&file_path(None, &args.file))?;
+    let stack = load(&file_path(None, &args.file), &args.file.profiles)?;
     let known: Vec<String> = stack.containers.iter().flat_map(|(name, container)| instances(name, container)).collect();
     let wanted = chosen(&known, &args.names, &stack.name)?;
     let wishes: Vec<(String, Awaited)> = wanted

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::{Global, WatchArgs};
+use super::args::{Global, ProfileArg, WatchArgs};
 use super::context::{failed, file_path, host_of, look_of_stderr, require_root, variables, wait_for};
 use super::exit::Exit;
 use super::progress::{duration, tail};
@@ -29,7 +29,7 @@ pub fn run(global: &Global, args: &WatchArgs) -> ExitCode {
         Ok(repair) => repair,
         Err(exit) => return exit.into(),
     };
-    follow(global, &file, repair, args.json).unwrap_or_else(|exit| exit).into()
+    follow(global, &file, &args.file.profiles, repair, args.json).unwrap_or_else(|exit| exit).into()
 }
 
 fn interval(text: &str) -> Result<Duration, Exit> {
@@ -49,12 +49,19 @@ fn usage(message: &str) -> Exit {
 }
 
 /// Watches until it is told to end.
-pub fn follow(global: &Global, file: &Path, repair: Option<Duration>, json: bool) -> Result<Exit, Exit> {
+pub fn follow(
+    global: &Global,
+    file: &Path,
+    profiles: &ProfileArg,
+    repair: Option<Duration>,
+    json: bool,
+) -> Result<Exit, Exit> {
     require_root()?;
     // A process in a container must never find our file behind /proc/self/exe.
     protect_this_program().map_err(|error| failed(&error.to_string(), &[]))?;
     let path = std::path::absolute(file).map_err(|error| failed(&error.to_string(), &[]))?;
-    let options = Options { file: file.to_path_buf(), path, variables: variables(), repair };
+    let options =
+        Options { file: file.to_path_buf(), path, variables: variables(), profiles: profiles.chosen(), repair };
     let here = std::env::current_dir().unwrap_or_default();
     let mut shown = Shown { here, file: options.path.clone(), json, begun: false, steps: 0 };
     let (ask, stop) = tokio::sync::watch::channel(false);

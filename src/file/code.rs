@@ -61,6 +61,8 @@ pub const BAD_TEXT: Code = "E0144";
 pub const BAD_INSTRUCTION: Code = "E0145";
 /// An instruction of a Dockerfile, or a part of one, that has no counterpart here.
 pub const REFUSED_INSTRUCTION: Code = "E0146";
+/// What an override takes out and is not there.
+pub const NOTHING_TO_REMOVE: Code = "E0147";
 /// A name that no table has.
 pub const UNKNOWN_REFERENCE: Code = "E0201";
 /// Containers that wait for each other.
@@ -83,6 +85,8 @@ pub const LIMIT_CLASH: Code = "E0209";
 pub const NAME_CLASH: Code = "E0210";
 /// The same thing listed twice.
 pub const LISTED_TWICE: Code = "E0211";
+/// A profile that no table knows.
+pub const UNKNOWN_PROFILE: Code = "E0212";
 /// A table that nothing uses.
 pub const UNUSED: Code = "W0301";
 /// A limit that its branch makes pointless.

@@ -19,7 +19,7 @@ pub enum Severity {
     Warning,
 }
 
-/// A stretch of the stack file, with what is to be said about it.
+/// A stretch of a file, with what is to be said about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Marked {
     pub file: String,
@@ -51,7 +51,7 @@ pub struct Diagnostic {
     pub help: Vec<String>,
 }
 
-/// All diagnostics of one file, in the order of its lines, then those of files that it names.
+/// All diagnostics of a stack's files, in the order of their lines, then those of files that they name.
 #[derive(Clone, Debug)]
 pub struct Diagnostics {
     source: Source,
@@ -72,21 +72,19 @@ impl Diagnostics {
     pub(super) fn new(source: Source, drafts: Vec<Draft>, secrets: &[&str]) -> Self {
         let mut list: Vec<Diagnostic> =
             drafts.into_iter().map(|draft| draft.cleaned(secrets).finish(&source)).collect();
-        list.sort_by_key(|diagnostic| diagnostic.place.as_ref().map(|place| (place.line, place.column)));
+        list.sort_by_key(|diagnostic| diagnostic.place.as_ref().map(|place| place.span.start));
         list.dedup();
         Self { source, list, foreign: Vec::new() }
     }
 
     /// Of a file whose text could not be had.
     pub(super) fn unreadable(name: &str, message: String) -> Self {
-        let diagnostic = Diagnostic {
-            severity: Severity::Error,
-            code: super::code::UNREADABLE,
-            message,
-            place: None,
-            others: Vec::new(),
-            help: Vec::new(),
-        };
+        Self::without_place(name, super::code::UNREADABLE, message, Vec::new())
+    }
+
+    /// What no line of a file is to blame for.
+    pub(super) fn without_place(name: &str, code: Code, message: String, help: Vec<String>) -> Self {
+        let diagnostic = Diagnostic { severity: Severity::Error, code, message, place: None, others: Vec::new(), help };
         Self { source: Source::new(name, ""), list: vec![diagnostic], foreign: Vec::new() }
     }
 
@@ -142,15 +140,39 @@ impl Diagnostics {
             annotate_snippets::Group::with_title(level.primary_title(diagnostic.message.as_str()).id(diagnostic.code));
         match &diagnostic.place {
             Some(place) => {
-                let primary = AnnotationKind::Primary.span(place.span.clone()).label(label(place));
-                let others = diagnostic.others.iter();
-                let context = others.map(|other| AnnotationKind::Context.span(other.span.clone()).label(label(other)));
-                let snippet = Snippet::source(self.source.shown.as_str()).path(self.source.name.as_str());
-                group = group.element(snippet.annotation(primary).annotations(context));
+                let own = self.source.file(place.span.start);
+                let mut files = vec![own];
+                for other in &diagnostic.others {
+                    let file = self.source.file(other.span.start);
+                    if !files.contains(&file) {
+                        files.push(file);
+                    }
+                }
+                for file in files {
+                    group = group.element(self.snippet(file, Some(place).filter(|_| file == own), &diagnostic.others));
+                }
             }
-            None => group = group.element(annotate_snippets::Origin::path(self.source.name.as_str())),
+            None => group = group.element(annotate_snippets::Origin::path(self.source.name(0))),
         }
         group.elements(diagnostic.help.iter().map(|help| Level::HELP.message(help.as_str())))
+    }
+
+    /// The lines of one file, with what is marked in it.
+    fn snippet<'a>(
+        &'a self,
+        file: usize,
+        primary: Option<&'a Marked>,
+        others: &'a [Marked],
+    ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+        let range = self.source.range(file);
+        let marked = |kind: AnnotationKind, place: &'a Marked| {
+            let within = |byte: usize| byte.min(range.end) - range.start;
+            kind.span(within(place.span.start)..within(place.span.end)).label(label(place))
+        };
+        let here = others.iter().filter(|other| self.source.file(other.span.start) == file);
+        let snippet = Snippet::source(&self.source.shown[range.clone()]).path(self.source.name(file));
+        let snippet = snippet.annotations(primary.map(|place| marked(AnnotationKind::Primary, place)));
+        snippet.annotations(here.map(|other| marked(AnnotationKind::Context, other)))
     }
 }
 
@@ -260,5 +282,5 @@ fn marked(source: &Source, span: &Span, label: String) -> Marked {
     let span = source.clamp(span);
     let (line, column) = source.position(span.start);
     let (end_line, end_column) = source.position(span.end);
-    Marked { file: source.name.clone(), line, column, end_line, end_column, label, span }
+    Marked { file: source.name(source.file(span.start)).to_owned(), line, column, end_line, end_column, label, span }
 }

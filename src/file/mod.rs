@@ -1,6 +1,6 @@
 //! TOML text to a checked `Stack`, or to diagnostics with the place, the cause and the cure.
 //!
-//! In order: `source` keeps the text, `walk` reads tables by the lists in `keys`, `table` makes nouns of them, `check`
+//! In order: `source` keeps the texts, `include` makes one tree of several files, `profile` lays overrides over it, `walk` reads tables by the lists in `keys`, `table` makes nouns of them, `check`
 //! looks across tables. All faults of a file come out of one run. What is at the end of a path is looked at through
 //! [`Surroundings`], so that a text can be judged anywhere.
 
@@ -9,18 +9,21 @@ mod code;
 mod compose;
 mod diagnostic;
 mod dockerfile;
+mod include;
 mod interpolate;
 mod keys;
 mod literal;
+mod profile;
 mod source;
 mod surroundings;
 mod syntax;
 mod table;
+mod tree;
 mod walk;
 mod words;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
@@ -29,11 +32,11 @@ pub use diagnostic::{Diagnostic, Diagnostics, Look, Marked, Severity};
 pub use dockerfile::{Wish, parse_dockerfile, platform_args};
 pub use surroundings::{FileKind, Files, HostFiles, Recorded, Remembered, Surroundings};
 
-use source::Source;
+use source::{Source, Texts};
 use table::Document;
 use walk::Reader;
 
-use crate::model::{CgroupBranch, Name, Origins, Stack};
+use crate::model::{CgroupBranch, Line, Name, Origins, Stack};
 
 /// The most that a stack file may hold: a hundred times what a thousand containers take.
 const MAX_FILE: u64 = 16 << 20;
@@ -43,11 +46,14 @@ const MAX_FILE: u64 = 16 << 20;
 pub struct Examined {
     pub stack: Option<Stack>,
     pub diagnostics: Diagnostics,
+    /// The files that it includes, be they there or not. Absolute.
+    pub included: Vec<PathBuf>,
 }
 
-/// Reads the stack file at `path`; its relative paths begin at its own folder. Warnings are dropped: see [`examine`].
-pub fn load(path: &Path, env: &HashMap<String, String>) -> Result<Stack, Diagnostics> {
-    into_result(examine(path, env))
+/// Reads the stack file at `path` with these profiles; relative paths of a file begin at its own folder. Warnings are dropped:
+/// see [`examine`].
+pub fn load(path: &Path, env: &HashMap<String, String>, profiles: &[String]) -> Result<Stack, Diagnostics> {
+    into_result(examine(path, env, profiles))
 }
 
 /// Judges a text that is called `name`. Warnings are dropped: see [`examine_text`].
@@ -56,14 +62,15 @@ pub fn parse(name: &str, text: &str, surroundings: &Surroundings) -> Result<Stac
 }
 
 /// As [`load`], with the warnings of a file that can be used.
-pub fn examine(path: &Path, env: &HashMap<String, String>) -> Examined {
-    examine_in(path, env, &HostFiles)
+pub fn examine(path: &Path, env: &HashMap<String, String>, profiles: &[String]) -> Examined {
+    examine_in(path, env, (profiles, &HostFiles))
 }
 
 /// As [`examine`], among other files.
-pub fn examine_in(path: &Path, env: &HashMap<String, String>, files: &dyn Files) -> Examined {
+pub fn examine_in(path: &Path, env: &HashMap<String, String>, (profiles, files): (&[String], &dyn Files)) -> Examined {
     let name = path.display().to_string();
-    let unreadable = |why: String| Examined { stack: None, diagnostics: Diagnostics::unreadable(&name, why) };
+    let unreadable =
+        |why: String| Examined { stack: None, diagnostics: Diagnostics::unreadable(&name, why), included: vec![] };
     let content = match files.kind(path) {
         Ok(FileKind::Folder) => return unreadable("it is a folder, not a stack file".into()),
         Ok(_) => files.read(path, MAX_FILE),
@@ -85,21 +92,26 @@ pub fn examine_in(path: &Path, env: &HashMap<String, String>, files: &dyn Files)
         Ok(absolute) => absolute.parent().map(Path::to_path_buf).unwrap_or_default(),
         Err(fault) => return unreadable(format!("the folder of the stack file cannot be told: {fault}")),
     };
-    examine_text(&name, &text, &Surroundings { variables: env, folder, files })
+    examine_text(&name, &text, &Surroundings { variables: env, folder, files, profiles })
 }
 
 /// As [`parse`], with the warnings of a text that can be used.
 pub fn examine_text(name: &str, text: &str, surroundings: &Surroundings) -> Examined {
-    let source = Source::new(name, text);
-    let (root, faults) = DeTable::parse_recoverable(text);
-    let broken = !faults.is_empty();
-    let root = root.into_inner();
-    let mut reader = Reader { text, surroundings, drafts: Vec::new(), name, foreign: Vec::new(), bases: Vec::new() };
-    let document = table::read(&mut reader, &root);
-    let (mut drafts, foreign) = (reader.drafts, reader.foreign);
-    match broken {
-        false => drafts.extend(check::check(&document)),
-        true => drafts = syntax::merge(&source, &faults, drafts),
+    let written = Texts::new(name, &surroundings.folder, text);
+    let mut reader = Reader { written, surroundings, drafts: Vec::new(), foreign: Vec::new(), bases: Vec::new() };
+    let collected = include::collect(&mut reader, text);
+    let (trees, faults) = collected.parse();
+    let (mut root, overrides) = collected.join(&mut reader, trees);
+    let mut profiles = profile::lay(&mut reader, &mut root, overrides);
+    let mut document = table::read(&mut reader, &root);
+    profiles.extend(document.profiles());
+    profile::tell_unknown(&mut reader, &profiles);
+    document.leave_out(surroundings.profiles);
+    let Reader { written, mut drafts, foreign, .. } = reader;
+    let source = Source::of(&written);
+    match faults.is_empty() {
+        true => drafts.extend(check::check(&document)),
+        false => drafts = syntax::merge(&source, &faults, drafts),
     }
     let errors = !foreign.is_empty() || drafts.iter().any(|draft| draft.severity == Severity::Error);
     if errors {
@@ -107,8 +119,8 @@ pub fn examine_text(name: &str, text: &str, surroundings: &Surroundings) -> Exam
         drafts.retain(|draft| draft.code != code::UNUSED);
     }
     let stack = (!errors).then(|| origins(&source, &root)).and_then(|origins| stack(document, origins));
-    let diagnostics = Diagnostics::new(source, drafts, &secrets(text, surroundings.variables)).with(foreign);
-    Examined { stack, diagnostics }
+    let diagnostics = Diagnostics::new(source, drafts, &secrets(&written.text, surroundings.variables)).with(foreign);
+    Examined { stack, diagnostics, included: collected.included.clone() }
 }
 
 /// The variables of the environment that texts of stack files use, each with whether it is called like a secret.
@@ -161,7 +173,9 @@ fn branch((name, at): (Name, source::At<table::LimitsSheet>)) -> (Name, CgroupBr
 
 /// The line of every key and of every item of a list, by its dotted path; `container.web.port.0` is the first port.
 fn origins(source: &Source, root: &DeTable) -> Origins {
-    let mut origins = Origins { file: source.name.clone(), lines: HashMap::new() };
+    let mut names = source.names().map(str::to_owned);
+    let file = names.next().unwrap_or_default();
+    let mut origins = Origins { file, included: names.collect(), lines: HashMap::new() };
     table_origins(source, root, "", &mut origins);
     origins
 }
@@ -169,9 +183,13 @@ fn origins(source: &Source, root: &DeTable) -> Origins {
 fn table_origins(source: &Source, table: &DeTable, path: &str, origins: &mut Origins) {
     for (key, value) in table {
         let path = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
-        origins.lines.insert(path.clone(), source.position(key.span().start).0);
+        origins.lines.insert(path.clone(), line(source, key.span().start));
         value_origins(source, value.get_ref(), &path, origins);
     }
+}
+
+fn line(source: &Source, byte: usize) -> Line {
+    Line { file: source.file(byte) as u16, line: source.position(byte).0 }
 }
 
 fn value_origins(source: &Source, value: &DeValue, path: &str, origins: &mut Origins) {
@@ -180,7 +198,7 @@ fn value_origins(source: &Source, value: &DeValue, path: &str, origins: &mut Ori
         DeValue::Array(array) => {
             for (index, item) in array.iter().enumerate() {
                 let path = format!("{path}.{index}");
-                origins.lines.insert(path.clone(), source.position(item.span().start).0);
+                origins.lines.insert(path.clone(), line(source, item.span().start));
                 value_origins(source, item.get_ref(), &path, origins);
             }
         }
@@ -212,8 +230,12 @@ mod tests {
 
     fn stack(text: &str) -> Stack {
         let variables = HashMap::from([("TAG".to_owned(), "1.9".to_owned())]);
-        let surroundings =
-            Surroundings { variables: &variables, folder: PathBuf::from("/srv/shop"), files: &OneEnvFile };
+        let surroundings = Surroundings {
+            variables: &variables,
+            folder: PathBuf::from("/srv/shop"),
+            files: &OneEnvFile,
+            profiles: &[],
+        };
         parse("stack.toml", text, &surroundings).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
     }
 
@@ -269,11 +291,11 @@ mod tests {
         std::fs::write(&path, text).expect("written");
         std::fs::write(folder.path().join("x.env"), "A=1\n").expect("written");
         let recorded = Recorded::of(&HostFiles);
-        examine_in(&path, &HashMap::new(), &recorded).stack.expect("a stack");
+        examine_in(&path, &HashMap::new(), (&[], &recorded)).stack.expect("a stack");
         let contents = recorded.into_read();
         assert_eq!(contents.keys().collect::<Vec<_>>(), [&path, &folder.path().join("x.env")]);
         std::fs::remove_file(folder.path().join("x.env")).expect("removed");
-        let stack = examine_in(&path, &HashMap::new(), &Remembered { contents }).stack.expect("a stack");
+        let stack = examine_in(&path, &HashMap::new(), (&[], &Remembered { contents })).stack.expect("a stack");
         assert_eq!(stack.containers["web"].env["A"], "1");
     }
 
@@ -308,12 +330,66 @@ mod tests {
         assert_eq!(stack.containers["web"].after["db"], Condition::Started);
     }
 
+    /// A stack of several files in a folder; `stack.toml` is the one that is named.
+    fn of_files(files: &[(&str, &str)], profiles: &[&str]) -> Examined {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            std::fs::write(path, text).expect("written");
+        }
+        let profiles: Vec<String> = profiles.iter().map(|name| (*name).to_owned()).collect();
+        examine(&folder.path().join("stack.toml"), &HashMap::new(), &profiles)
+    }
+
+    #[test]
+    fn included_files_are_one_stack_with_places_and_paths_of_their_own() {
+        let main =
+            "name = 'shop'\ninclude = ['db/db.toml']\n[container.web]\nimage = 'host:'\nafter = { db = 'started' }\n";
+        let db = "name = 'db-alone'\ninclude = ['../net.toml']\n[container.db]\nimage = 'host:'\nbridge = ['back']\n\
+                  mount = [{ bind = 'conf', target = '/conf' }]\n";
+        let net = "include = ['stack.toml', 'db/../net.toml']\n[bridge.back]\nmtu = 1400\n";
+        let examined = of_files(&[("stack.toml", main), ("db/db.toml", db), ("net.toml", net), ("db/conf/x", "")], &[]);
+        let stack = examined.stack.unwrap_or_else(|| panic!("{}", examined.diagnostics));
+        assert_eq!(stack.name.as_str(), "shop");
+        let place = |path: &str| stack.origins.place(path).expect("a place");
+        assert!(place("container.web").to_string().ends_with("/stack.toml:3"));
+        assert!(place("container.db.image").to_string().ends_with("/db/db.toml:4"));
+        assert!(place("bridge.back.mtu").to_string().ends_with("/db/../net.toml:3"));
+        let MountSource::Bind(path) = &stack.containers["db"].mounts[0].source else { panic!("no bind") };
+        assert!(path.ends_with("db/conf"), "{path:?}");
+        assert_eq!(examined.included.len(), 2, "what is watched: {:?}", examined.included);
+    }
+
+    #[test]
+    fn a_profile_brings_its_containers_and_its_overrides() {
+        let main = "name = 'shop'\ninclude = ['base.toml']\n[override.dev.container.web]\nenv = { LEVEL = 'debug' }\n\
+                    command = { append = ['-v'] }\n[container.mail]\nimage = 'host:'\nprofile = ['dev', 'test']\n";
+        let base = "[container.web]\nimage = 'host:'\ncommand = ['serve']\nenv = { LEVEL = 'info', PORT = 80 }\n\
+                    [override.dev.container.web]\nenv.PORT = 8080\nenv.LEVEL = 'trace'\n";
+        let files = [("stack.toml", main), ("base.toml", base)];
+        let names = |stack: &Stack| stack.containers.keys().map(Name::to_string).collect::<Vec<_>>().join(" ");
+        let plain = of_files(&files, &[]).stack.expect("a stack");
+        assert_eq!(names(&plain), "web");
+        assert_eq!(plain.containers["web"].command.as_deref(), Some(&["serve".to_owned()][..]));
+        let dev = of_files(&files, &["dev"]).stack.expect("a stack");
+        assert_eq!(names(&dev), "mail web");
+        let web = &dev.containers["web"];
+        assert_eq!((web.env["LEVEL"].as_str(), web.env["PORT"].as_str()), ("debug", "8080"));
+        assert_eq!(web.command.as_deref(), Some(&["serve".to_owned(), "-v".to_owned()][..]));
+        let place = |path: &str| dev.origins.place(path).expect("a place").to_string();
+        assert!(place("container.web.env.LEVEL").ends_with("/stack.toml:4"));
+        assert!(place("container.web.env.PORT").ends_with("/base.toml:6"));
+        let slip = of_files(&files, &["dve"]);
+        assert!(slip.stack.is_none() && slip.diagnostics.to_string().contains("did you mean `dev`?"));
+    }
+
     #[test]
     fn a_file_that_cannot_be_read_is_a_diagnostic() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("stack.toml");
         let code = |path: &Path| {
-            let diagnostics = load(path, &HashMap::new()).expect_err("no stack");
+            let diagnostics = load(path, &HashMap::new(), &[]).expect_err("no stack");
             assert!(diagnostics.render(Look::Plain).contains("error[E0100]"), "{diagnostics}");
             diagnostics.iter().next().expect("one").message.clone()
         };
@@ -322,7 +398,7 @@ mod tests {
         std::fs::write(&path, b"name = 'a'\n# \xff\n").expect("written");
         assert!(code(&path).contains("not UTF-8 (line 2)"));
         std::fs::write(&path, "name = 'a'\n").expect("written");
-        assert_eq!(load(&path, &HashMap::new()).expect("a stack").name.as_str(), "a");
+        assert_eq!(load(&path, &HashMap::new(), &[]).expect("a stack").name.as_str(), "a");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! The text of a stack file: positions in it, and the copy of it that may be shown.
+//! The texts of a stack: positions in them, and the copy of them that may be shown.
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 /// Bytes of the text, from and up to.
 pub(super) type Span = Range<usize>;
@@ -18,12 +19,61 @@ impl<T> At<T> {
     }
 }
 
-/// A stack file's text under the name it was given.
+/// The texts that a stack is written in, one after another: that of the named file, then those that it includes. Bytes count
+/// through all of them, so that a span alone says the file.
+#[derive(Debug)]
+pub(super) struct Texts {
+    /// With a byte between two files that belongs to the first.
+    pub text: String,
+    parts: Vec<Part>,
+}
+
+/// One of the files.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    /// As the file is called in messages.
+    pub name: String,
+    /// Where relative paths begin that are written in it.
+    pub folder: PathBuf,
+    /// Its first byte.
+    pub start: usize,
+}
+
+impl Texts {
+    pub fn new(name: &str, folder: &Path, text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            parts: vec![Part { name: name.to_owned(), folder: folder.to_path_buf(), start: 0 }],
+        }
+    }
+
+    /// Takes one more file; answers with its first byte.
+    pub fn add(&mut self, name: String, folder: PathBuf, text: &str) -> usize {
+        self.text.push('\n');
+        let start = self.text.len();
+        self.text.push_str(text);
+        self.parts.push(Part { name, folder, start });
+        start
+    }
+
+    /// The file that a byte lies in.
+    pub fn part(&self, byte: usize) -> &Part {
+        &self.parts[self.parts.partition_point(|part| part.start <= byte) - 1]
+    }
+
+    /// The line of a byte in its file, from 1.
+    pub fn line(&self, byte: usize) -> u32 {
+        let byte = byte.min(self.text.len());
+        self.text[self.part(byte).start..byte].matches('\n').count() as u32 + 1
+    }
+}
+
+/// The texts as they are shown, and the positions in them.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
-    pub name: String,
-    /// What is shown of the text: the same bytes, with literals that look like secrets covered by `*`.
+    /// What is shown of the texts: the same bytes, with literals that look like secrets covered by `*`.
     pub shown: String,
+    parts: Vec<Part>,
     line_starts: Vec<usize>,
 }
 
@@ -31,38 +81,73 @@ pub(super) struct Source {
 const SECRET_WORDS: [&str; 7] = ["password", "passwd", "passphrase", "secret", "token", "api_key", "private_key"];
 
 impl Source {
+    /// Of one file.
     pub fn new(name: &str, text: &str) -> Self {
-        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { name: name.to_owned(), shown: cover_secrets(text), line_starts }
+        Self::of(&Texts::new(name, Path::new(""), text))
     }
 
-    /// Line and column of a byte, both from 1; columns count characters.
+    pub fn of(texts: &Texts) -> Self {
+        let line_starts = std::iter::once(0).chain(texts.text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let ends = texts.parts.iter().skip(1).map(|part| part.start).chain([texts.text.len()]);
+        // Each by itself: what one file leaves open must not reach into the next.
+        let shown =
+            texts.parts.iter().zip(ends).map(|(part, end)| cover_secrets(&texts.text[part.start..end])).collect();
+        Self { shown, parts: texts.parts.clone(), line_starts }
+    }
+
+    /// The file that a byte lies in, by its place among all.
+    pub fn file(&self, byte: usize) -> usize {
+        self.parts.partition_point(|part| part.start <= byte) - 1
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().map(|part| part.name.as_str())
+    }
+
+    pub fn name(&self, file: usize) -> &str {
+        &self.parts[file].name
+    }
+
+    /// The bytes of a file.
+    pub fn range(&self, file: usize) -> Span {
+        // The byte between two files is no part of either's text.
+        let end = self.parts.get(file + 1).map_or(self.shown.len(), |next| next.start - 1);
+        self.parts[file].start..end
+    }
+
+    /// The line that a byte lies in, counted from 1 through all files.
+    pub fn row(&self, byte: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= self.floor(byte))
+    }
+
+    /// Line and column of a byte in its file, both from 1; columns count characters.
     pub fn position(&self, byte: usize) -> (u32, u32) {
         let byte = self.floor(byte);
-        let line = self.line_starts.partition_point(|start| *start <= byte);
-        let column = self.shown[self.line_starts[line - 1]..byte].chars().count() + 1;
-        (line as u32, column as u32)
+        let row = self.row(byte);
+        let before = self.row(self.parts[self.file(byte)].start) - 1;
+        let column = self.shown[self.line_starts[row - 1]..byte].chars().count() + 1;
+        ((row - before) as u32, column as u32)
     }
 
     /// The line that a byte lies in, without its end.
     pub fn line_at(&self, byte: usize) -> &str {
-        let line = self.position(byte).0 as usize;
-        self.shown[self.line_starts[line - 1]..].lines().next().unwrap_or_default()
+        self.shown[self.line_starts[self.row(byte) - 1]..].lines().next().unwrap_or_default()
     }
 
-    /// Where the next line begins that opens a table, or the text ends.
+    /// Where the next line begins that opens a table, or the file ends.
     pub fn next_header(&self, byte: usize) -> usize {
+        let end = self.range(self.file(byte)).end;
         let opens =
             |start: &&usize| **start > byte && self.shown[**start..].trim_start_matches([' ', '\t']).starts_with('[');
-        self.line_starts.iter().find(opens).copied().unwrap_or(self.shown.len())
+        self.line_starts.iter().find(opens).copied().unwrap_or(end).min(end)
     }
 
     /// Where what is written at `byte` is written first: the same header, or `key` earlier in the same table.
     pub fn first_writing(&self, byte: usize, key: &str) -> Option<Span> {
         let here = self.line_at(byte).trim();
-        let line = self.position(byte).0 as usize;
+        let first = self.row(self.parts[self.file(byte)].start);
         let mut found = None;
-        for start in self.line_starts[..line - 1].iter().rev() {
+        for start in self.line_starts[first - 1..self.row(byte) - 1].iter().rev() {
             let text = self.shown[*start..].lines().next().unwrap_or_default();
             let blanks = text.len() - text.trim_start().len();
             let text = text.trim();
@@ -173,6 +258,20 @@ mod tests {
         assert_eq!(source.position(7), (2, 1), "in the middle of a character");
         assert_eq!(source.position(999).0, 3);
         assert_eq!(Source::new("f", "").position(5), (1, 1));
+    }
+
+    #[test]
+    fn positions_are_those_of_the_file_that_a_byte_lies_in() {
+        let mut texts = Texts::new("a", Path::new("/x"), "a = 1\nTOKEN = \"open\n[t]");
+        let start = texts.add("b".into(), "/y".into(), "b = 2\n[t]\n");
+        let source = Source::of(&texts);
+        assert_eq!(source.position(start - 1), (3, 4), "the end of the first file");
+        assert_eq!((source.file(start - 1), source.file(start)), (0, 1));
+        assert_eq!(source.position(start + 6), (2, 1));
+        assert_eq!((texts.line(start + 6), texts.part(start + 6).folder.as_path()), (2, Path::new("/y")));
+        assert_eq!(&source.shown[source.range(1)], "b = 2\n[t]\n", "an open literal covers its own file alone");
+        assert_eq!(source.first_writing(start + 6, "t"), None, "in another file");
+        assert_eq!(source.next_header(start + 7), source.shown.len());
     }
 
     fn check_cover(text: &str, shown: &str) {

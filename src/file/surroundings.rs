@@ -1,4 +1,4 @@
-//! What a stack file's meaning hangs on besides its text: variables, the folder that paths begin at, and files.
+//! What a stack file's meaning hangs on besides its text: variables, the folder that paths begin at, files, and profiles.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -13,6 +13,8 @@ pub struct Surroundings<'a> {
     /// Absolute; relative paths of the file begin here.
     pub folder: PathBuf,
     pub files: &'a dyn Files,
+    /// The profiles that were chosen, in the order in which their overrides hold.
+    pub profiles: &'a [String],
 }
 
 /// The files that a stack file names.
@@ -21,6 +23,10 @@ pub trait Files {
     fn kind(&self, path: &Path) -> io::Result<FileKind>;
     /// The content of a file, at most `limit` bytes of it; more is an error.
     fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>>;
+    /// The one path of what is at `path`, by which two spellings of it are told to be the same.
+    fn real(&self, path: &Path) -> PathBuf {
+        path.to_path_buf()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +53,10 @@ impl FileKind {
 pub struct HostFiles;
 
 impl Files for HostFiles {
+    fn real(&self, path: &Path) -> PathBuf {
+        std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
+    }
+
     fn kind(&self, path: &Path) -> io::Result<FileKind> {
         let found = std::fs::metadata(path)?.file_type();
         Ok(match found {
@@ -95,6 +105,10 @@ impl Files for Recorded<'_> {
         self.read.borrow_mut().insert(path.to_owned(), content.clone());
         Ok(content)
     }
+
+    fn real(&self, path: &Path) -> PathBuf {
+        self.files.real(path)
+    }
 }
 
 /// Files as they were once, where that was kept; all others as this host has them now.
@@ -115,5 +129,9 @@ impl Files for Remembered {
             Some(content) => Ok(content.clone()),
             None => HostFiles.read(path, limit),
         }
+    }
+
+    fn real(&self, path: &Path) -> PathBuf {
+        HostFiles.real(path)
     }
 }

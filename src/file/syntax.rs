@@ -2,36 +2,55 @@
 
 use std::collections::HashSet;
 
+use toml::de::DeTable;
+
 use super::code;
 use super::diagnostic::{Draft, Severity};
 use super::source::{Source, Span};
+use super::tree;
+
+/// What the parser says of a text.
+#[derive(Debug)]
+pub(super) struct Fault {
+    message: String,
+    span: Span,
+}
+
+/// As much of a text as can be read, with what is wrong with it; its first byte is `start` among all texts.
+pub(super) fn parse(text: &str, start: usize) -> (DeTable<'_>, Vec<Fault>) {
+    let (root, faults) = DeTable::parse_recoverable(text);
+    let fault = |fault: toml::de::Error| {
+        let span = fault.span().unwrap_or_default();
+        Fault { message: fault.message().to_owned(), span: span.start + start..span.end + start }
+    };
+    let root = root.into_inner();
+    let root = if start == 0 { root } else { tree::shifted(root, start) };
+    (root, faults.into_iter().map(fault).collect())
+}
 
 /// The parser's faults, with those of `drafts` that do not hang on what the faults took away.
 ///
 /// A broken line leaves keys out and values unfinished: what is missing, and what lies on such a line, is not told.
-pub(super) fn merge(source: &Source, faults: &[toml::de::Error], drafts: Vec<Draft>) -> Vec<Draft> {
+pub(super) fn merge(source: &Source, faults: &[Fault], drafts: Vec<Draft>) -> Vec<Draft> {
     let mut broken_lines = HashSet::new();
     let mut merged = Vec::new();
     // A table written twice repeats its keys, and they lie in its second writing.
     let mut doubled: Option<Span> = None;
     let mut string_is_open = false;
-    let mut ordered: Vec<&toml::de::Error> = faults.iter().collect();
+    let mut ordered: Vec<&Fault> = faults.iter().collect();
     // An open string swallows what would have closed the list or table around it: of a line's faults it is the first.
-    ordered.sort_by_key(|fault| {
-        let start = fault.span().unwrap_or_default().start;
-        (source.position(start).0, !is_open_string(fault), start)
-    });
+    ordered.sort_by_key(|fault| (source.row(fault.span.start), !is_open_string(fault), fault.span.start));
     for fault in ordered {
-        let span = fault.span().unwrap_or_default();
-        let (line, _) = source.position(span.start);
+        let span = fault.span.clone();
+        let line = source.row(span.start);
         let repeats = doubled.as_ref().is_some_and(|table| table.contains(&span.start));
         let follows =
-            repeats || (string_is_open && AFTER_OPEN_STRING.iter().any(|start| fault.message().starts_with(start)));
+            repeats || (string_is_open && AFTER_OPEN_STRING.iter().any(|start| fault.message.starts_with(start)));
         // Faults that follow from the first of their line say nothing new.
         if !broken_lines.insert(line) || follows {
             continue;
         }
-        if fault.message() == DUPLICATE && source.line_at(span.start).trim_start().starts_with('[') {
+        if fault.message == DUPLICATE && source.line_at(span.start).trim_start().starts_with('[') {
             doubled = Some(span.end..source.next_header(span.end));
         }
         let in_list = source.line_at(span.start).split_once('=').is_some_and(|(_, value)| value.contains(['[', '{']));
@@ -40,7 +59,7 @@ pub(super) fn merge(source: &Source, faults: &[toml::de::Error], drafts: Vec<Dra
     }
     let told = |draft: &Draft| {
         let stands_alone = !matches!(draft.code, code::MISSING_KEY | code::KEY_CHOICE | code::UNKNOWN_REFERENCE);
-        let (first, last) = (source.position(draft.span.start).0, source.position(draft.span.end).0);
+        let (first, last) = (source.row(draft.span.start), source.row(draft.span.end));
         draft.severity == Severity::Error && stands_alone && !(first..=last).any(|line| broken_lines.contains(&line))
     };
     merged.extend(drafts.into_iter().filter(told));
@@ -51,16 +70,16 @@ pub(super) fn merge(source: &Source, faults: &[toml::de::Error], drafts: Vec<Dra
 const AFTER_OPEN_STRING: [&str; 4] =
     ["missing comma between array elements", "unexpected `=` in array", "unclosed array", "unclosed inline table"];
 
-fn is_open_string(fault: &toml::de::Error) -> bool {
-    ["invalid basic string, expected `\"`", "invalid literal string, expected `'`"].contains(&fault.message())
+fn is_open_string(fault: &Fault) -> bool {
+    ["invalid basic string, expected `\"`", "invalid literal string, expected `'`"].contains(&fault.message.as_str())
 }
 
 /// The parser's words for a second writing.
 const DUPLICATE: &str = "duplicate key";
 
-fn syntax_draft(source: &Source, fault: &toml::de::Error) -> Draft {
-    let span = source.clamp(&fault.span().unwrap_or_default());
-    let message = fault.message();
+fn syntax_draft(source: &Source, fault: &Fault) -> Draft {
+    let span = source.clamp(&fault.span);
+    let message = fault.message.as_str();
     if message == DUPLICATE {
         return duplicate(source, &span);
     }

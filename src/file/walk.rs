@@ -16,18 +16,16 @@ use super::diagnostic::{Diagnostics, Draft};
 use super::interpolate::{FaultKind, interpolate};
 use super::keys::{KINDS, Key, Kind};
 use super::literal::{Text, raw_range};
-use super::source::{At, Span};
+use super::source::{At, Span, Texts};
 use super::surroundings::{FileKind, Surroundings};
 use super::words::{nearest, proposed_name, quoted_list, wrapped};
 use crate::model::{Name, NameError};
 
-/// What the reading of one file goes through: its text, what is around it, and the faults so far.
+/// What the reading of a stack goes through: its texts, what is around them, and the faults so far.
 pub(super) struct Reader<'s> {
-    pub text: &'s str,
+    pub written: Texts,
     pub surroundings: &'s Surroundings<'s>,
     pub drafts: Vec<Draft>,
-    /// The name of the file in messages.
-    pub name: &'s str,
     /// What is wrong with other files that it names.
     pub foreign: Vec<Diagnostics>,
     /// Names of images that builds rest on.
@@ -250,7 +248,7 @@ impl<'s> Reader<'s> {
 
     /// The text of a string of the file, once its variables are replaced.
     pub fn replaced(&mut self, string: &str, span: Span) -> Option<Text> {
-        let raw = self.text.get(span.clone()).unwrap_or_default();
+        let raw = self.written.text.get(span.clone()).unwrap_or_default().to_owned();
         let variables = self.surroundings.variables;
         match interpolate(string, &|name| variables.get(name).map(String::as_str)) {
             Ok(value) if value.contains('\0') => {
@@ -258,10 +256,10 @@ impl<'s> Reader<'s> {
                 self.push(Draft::error(code::BAD_CHARACTER, &span, message).label("holds U+0000"));
                 None
             }
-            Ok(value) => Some(Text::new(value, raw, span)),
+            Ok(value) => Some(Text::new(value, &raw, span)),
             Err(faults) => {
                 for fault in faults {
-                    let within = raw_range(raw, string, fault.range);
+                    let within = raw_range(&raw, string, fault.range);
                     let at = within.map_or(span.clone(), |within| span.start + within.start..span.start + within.end);
                     self.push(variable_fault(fault.kind, &at, variables));
                 }
@@ -387,13 +385,18 @@ impl<'s> Reader<'s> {
         None
     }
 
+    /// What is written at `span` as an absolute path.
+    pub fn path(&self, written: &str, span: &Span) -> PathBuf {
+        self.written.part(span.start).folder.join(written).components().collect()
+    }
+
     /// The absolute path of a file of the host that must be there.
     pub fn host_file(&mut self, written: &str, span: &Span, wanted: &[FileKind]) -> Option<PathBuf> {
         if written.is_empty() {
             self.push(Draft::error(code::NO_SUCH_FILE, span, "a path cannot be empty"));
             return None;
         }
-        let path: PathBuf = self.surroundings.folder.join(written).components().collect();
+        let path = self.path(written, span);
         let found = match self.surroundings.files.kind(&path) {
             Ok(found) => found,
             Err(fault) => {
@@ -404,7 +407,7 @@ impl<'s> Reader<'s> {
                 let help = match written {
                     _ if written.starts_with('~') => Some("`~` stands for itself; write `${HOME}`"),
                     _ if Path::new(written).is_relative() => {
-                        Some("relative paths begin at the folder of the stack file")
+                        Some("relative paths begin at the folder of the file that they are written in")
                     }
                     _ => None,
                 };

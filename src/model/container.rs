@@ -40,6 +40,8 @@ pub struct Container {
     pub after: IndexMap<Name, Condition>,
     /// At least 1.
     pub replicas: u32,
+    /// When a container that is to end runs again; `None`: it is to go on running.
+    pub job: Option<Run>,
     pub restart: Restart,
     pub health: Option<Health>,
     pub seccomp: Seccomp,
@@ -211,6 +213,18 @@ pub enum Condition {
     Healthy,
     /// Ended with status 0.
     Completed,
+}
+
+/// When a job that has ended with status 0 runs again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Run {
+    /// Never.
+    Once,
+    /// When what it is made from has changed.
+    OnChange,
+    /// At each `up`.
+    Always,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

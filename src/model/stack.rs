@@ -21,13 +21,23 @@ pub struct Stack {
     pub origins: Origins,
 }
 
-/// Where in the file a value came from, by its dotted path such as `container.web.memory`.
+/// Where in the files a value came from, by its dotted path such as `container.web.memory`.
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
     /// The file as it was named on the command line.
     pub file: String,
-    /// Line numbers, from 1.
-    pub lines: HashMap<String, u32>,
+    /// The files that it includes, as they are called in messages.
+    pub included: Vec<String>,
+    pub lines: HashMap<String, Line>,
+}
+
+/// A line of one of a stack's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// 0 is the file that was named, 1 the first of `included`.
+    pub file: u16,
+    /// From 1.
+    pub line: u32,
 }
 
 impl Stack {
@@ -52,7 +62,8 @@ impl Origins {
         let mut path = path;
         loop {
             if let Some(line) = self.lines.get(path) {
-                return Some(Place { file: self.file.clone(), line: *line });
+                let included = usize::from(line.file).checked_sub(1).and_then(|index| self.included.get(index));
+                return Some(Place { file: included.unwrap_or(&self.file).clone(), line: line.line });
             }
             path = &path[..path.rfind('.')?];
         }

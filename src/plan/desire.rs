@@ -122,6 +122,7 @@ pub fn desire(stack: &Stack, resolved: &Resolved, kept: &Kept) -> Result<Desired
         },
         bridges,
         containers,
+        jobs: false,
         origins: stack.origins.clone(),
     })
 }
@@ -276,6 +277,7 @@ fn desire_container(
     };
     let live = LiveSpec {
         limits: container.limits.clone(),
+        job: container.job,
         restart: container.restart,
         health: container.health.clone(),
         log: container.log,

@@ -53,6 +53,8 @@ pub struct Desired {
     pub nat: Option<DesiredNat>,
     /// By instance, such as `web` or `web-2`.
     pub containers: IndexMap<String, DesiredContainer>,
+    /// Whether jobs that run at each `up` are to run again.
+    pub jobs: bool,
     pub origins: Origins,
 }
 
@@ -124,6 +126,7 @@ impl Desired {
             bridges: IndexMap::new(),
             nat: None,
             containers: IndexMap::new(),
+            jobs: false,
             origins: Origins::default(),
         }
     }

@@ -9,7 +9,7 @@ use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::model::{Health, Limits, LogLimits, MountUse, OnChange, Restart, Ulimit, UserSpec, VolumeUse};
+use crate::model::{Health, Limits, LogLimits, MountUse, OnChange, Restart, Run, Ulimit, UserSpec, VolumeUse};
 
 /// The part of a container that cannot change without a new one. Its digest is in the container's label; a copy lies in
 /// its bundle and explains what changed.
@@ -112,6 +112,9 @@ pub enum SeccompSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LiveSpec {
     pub limits: Limits,
+    /// For containers that are to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Run>,
     pub restart: Restart,
     pub health: Option<Health>,
     pub log: LogLimits,

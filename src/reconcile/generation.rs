@@ -57,6 +57,9 @@ pub struct Change {
 pub struct Source {
     /// The stack file, absolute.
     pub file: PathBuf,
+    /// With which it was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<String>,
     /// The stack file and all that was read for it, by absolute path.
     pub files: BTreeMap<PathBuf, KeptFile>,
     /// Variables of the environment that the file uses.
@@ -371,6 +374,7 @@ mod tests {
             changes: vec![Change { resource: "container web".into(), verb: "replace".into() }],
             source: Source {
                 file: file.clone(),
+                profiles: vec![],
                 files: BTreeMap::from([(file.clone(), hashed("1")), (env.clone(), hashed(level)), (key, hashed("3"))]),
                 variables: BTreeMap::from([("TAG".into(), KeptVariable::Value("3".into()))]),
                 images: BTreeMap::from([("alpine:3".into(), image)]),

@@ -4,6 +4,7 @@ mod actual;
 mod changes;
 mod diff;
 mod execute;
+mod exposure;
 mod generation;
 mod host;
 mod library;
@@ -29,6 +30,7 @@ pub use actual::{
 pub use changes::hosts_text;
 pub use diff::{HostFacts, Volumes, diff};
 pub use execute::{Event, Failure, Report, execute};
+pub use exposure::{Exposure, Protocols, Reach, Way};
 pub use generation::{
     Change as GenerationChange, Generation, GenerationError, Generations, KeptVariable, before, changes, running,
 };

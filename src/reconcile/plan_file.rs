@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::actual::{ActualContainer, Phase};
 use super::generation::{KeptVariable, Source};
+use super::host::Given;
 use super::road::Looked;
 use crate::model::Name;
 
@@ -30,6 +31,8 @@ pub struct PlanFile {
     pub stack: Name,
     /// The stack file, absolute.
     pub file: PathBuf,
+    /// With which it was read.
+    pub profiles: Vec<String>,
     #[serde(with = "crate::monitor::status::rfc3339_text")]
     pub made: Timestamp,
     /// Digests of all that the plan hangs on, each by what it is called: `file /srv/stack.toml`, `bridge front`.
@@ -53,9 +56,16 @@ pub enum PlanFileError {
 }
 
 impl PlanFile {
-    pub fn new((stack, file): (&Name, &Path), seen: BTreeMap<String, String>, plan: Value) -> Self {
-        let (stack, file) = (stack.clone(), file.to_owned());
-        PlanFile { version: VERSION, stack, file, made: Timestamp::now(), seen, plan }
+    pub fn new(given: &Given<'_>, seen: BTreeMap<String, String>, plan: Value) -> Self {
+        PlanFile {
+            version: VERSION,
+            stack: given.stack.name.clone(),
+            file: given.file.clone(),
+            profiles: given.profiles.to_vec(),
+            made: Timestamp::now(),
+            seen,
+            plan,
+        }
     }
 
     /// Reads a plan. What cannot be read or does not begin with a brace is none.
@@ -192,7 +202,15 @@ mod tests {
 
     fn plan_file(seen: BTreeMap<String, String>) -> PlanFile {
         let plan = json!({ "steps": [{ "verb": "live", "place": { "file": "stack.toml", "line": 3 } }] });
-        PlanFile::new((&Name::new("shop").unwrap(), Path::new("/srv/stack.toml")), seen, plan)
+        PlanFile {
+            version: VERSION,
+            stack: Name::new("shop").unwrap(),
+            file: "/srv/stack.toml".into(),
+            profiles: vec![],
+            made: Timestamp::now(),
+            seen,
+            plan,
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::plan::{DesireError, Desired, desire};
 pub enum Wish<'a> {
     /// What a stack file says.
     Stack(&'a Stack),
+    /// The same, and jobs that run at each `up` are to run again.
+    Run(&'a Stack),
     /// Nothing of this stack, whatever file it once came from.
     Nothing { stack: &'a Name, volumes: Volumes },
 }
@@ -49,11 +51,11 @@ pub async fn look<H: Host>(host: &H, wish: &Wish<'_>) -> Result<Looked, RoadErro
     let begun = Instant::now();
     let mut timings = Vec::new();
     let (name, volumes) = match wish {
-        Wish::Stack(stack) => (&stack.name, Volumes::Keep),
+        Wish::Stack(stack) | Wish::Run(stack) => (&stack.name, Volumes::Keep),
         Wish::Nothing { stack, volumes } => (*stack, *volumes),
     };
     let resolved = match wish {
-        Wish::Stack(stack) => Some(host.resolve(stack)?),
+        Wish::Stack(stack) | Wish::Run(stack) => Some(host.resolve(stack)?),
         Wish::Nothing { .. } => None,
     };
     timings.push(("resolve", begun.elapsed()));
@@ -63,6 +65,7 @@ pub async fn look<H: Host>(host: &H, wish: &Wish<'_>) -> Result<Looked, RoadErro
     let begun = Instant::now();
     let desired = match (wish, resolved) {
         (Wish::Stack(stack), Some(resolved)) => desire(stack, &resolved, &actual.kept())?,
+        (Wish::Run(stack), Some(resolved)) => Desired { jobs: true, ..desire(stack, &resolved, &actual.kept())? },
         _ => Desired::nothing(name.clone()),
     };
     let plan = diff(&desired, &actual, host, volumes);
@@ -91,7 +94,11 @@ pub async fn travel<H: Host>(
     .await;
     timings.push(("execute", begun.elapsed()));
     let begun = Instant::now();
-    let again = look(host, wish).await?;
+    // What ran at this `up` is not to run at it once more.
+    let again = match wish {
+        Wish::Run(stack) => look(host, &Wish::Stack(stack)).await?,
+        _ => look(host, wish).await?,
+    };
     timings.push(("verify", begun.elapsed()));
     Ok(Travelled { report, left: again.plan, actual: again.actual, timings })
 }

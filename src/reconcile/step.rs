@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::actual::Change;
+use super::exposure::Exposure;
 use crate::model::{Condition, Limits, Name, OnChange, Place};
 use crate::plan::{DesiredBridge, DesiredContainer, DesiredNat, ResourceId};
 
@@ -18,6 +19,7 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// How many resources are as they should be.
     pub unchanged: usize,
+    pub exposure: Exposure,
 }
 
 /// One thing to do to one resource.
@@ -195,7 +197,7 @@ impl Plan {
             .enumerate()
             .map(|(id, step)| Step { id, after: step.after.iter().filter_map(new_id).collect(), ..(*step).clone() })
             .collect();
-        Plan { stack: self.stack.clone(), notes: self.notes.clone(), steps, unchanged: self.unchanged }
+        Plan { steps, ..self.clone() }
     }
 
     pub fn is_empty(&self) -> bool {

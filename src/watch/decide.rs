@@ -148,7 +148,7 @@ mod tests {
 
     fn stack() -> Stack {
         let variables = HashMap::new();
-        let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles };
+        let surroundings = Surroundings { variables: &variables, folder: "/".into(), files: &HostFiles, profiles: &[] };
         parse("stack.toml", TEXT, &surroundings)
             .unwrap_or_else(|faults| panic!("{}", faults.render(crate::file::Look::Plain)))
     }

@@ -103,7 +103,7 @@ mod tests {
             action: Action::RemoveNat,
         };
         let steps = steps.iter().enumerate().map(step).collect();
-        Plan { stack: Name::new("shop").unwrap(), notes: vec![], steps, unchanged: 0 }
+        Plan { stack: Name::new("shop").unwrap(), notes: vec![], steps, unchanged: 0, exposure: Default::default() }
     }
 
     fn names(decision: &Decision) -> Vec<String> {

@@ -40,10 +40,11 @@ pub struct PatternError {
     pub why: String,
 }
 
-/// Everything that `stack`, read from `file`, hangs on. Images that are read from folders, and build contexts, are trees for the
+/// Everything that `stack`, read from `file` and what it includes, hangs on. Images that are read from folders, and build contexts, are trees for the
 /// road.
-pub fn inputs(file: &Path, stack: &Stack) -> Result<Inputs, PatternError> {
-    let mut inputs = Inputs { files: BTreeSet::from([file.to_path_buf()]), trees: vec![] };
+pub fn inputs(file: &Path, included: &[PathBuf], stack: &Stack) -> Result<Inputs, PatternError> {
+    let files = included.iter().cloned().chain([file.to_path_buf()]).collect();
+    let mut inputs = Inputs { files, trees: vec![] };
     let mut roots = BTreeSet::new();
     for (name, container) in &stack.containers {
         inputs.files.extend(files_of(container));

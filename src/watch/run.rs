@@ -34,6 +34,7 @@ pub struct Options {
     pub path: PathBuf,
     /// The environment, for `${NAME}`.
     pub variables: HashMap<String, String>,
+    pub profiles: Vec<String>,
     /// How often to look for drift; `None`: never.
     pub repair: Option<Duration>,
 }
@@ -69,6 +70,7 @@ pub async fn watch(
         sight: Sight::default(),
         worker,
         stack: None,
+        included: vec![],
         broken: None,
         guard: Guard::default(),
         repairs: Repairs::default(),
@@ -86,6 +88,8 @@ struct Watcher<'a> {
     worker: Worker<'a>,
     /// The last good one.
     stack: Option<Stack>,
+    /// The files that the stack file includes, as it is now, be it good or not.
+    included: Vec<PathBuf>,
     /// What was last said of a file that cannot be used.
     broken: Option<String>,
     guard: Guard<JobId>,
@@ -198,7 +202,8 @@ impl Watcher<'_> {
 
     /// Reads the file. One that cannot be used changes nothing but what is said of it.
     fn reread(&mut self) {
-        let examined = file::examine(&self.options.file, &self.options.variables);
+        let examined = file::examine(&self.options.file, &self.options.variables, &self.options.profiles);
+        self.included = examined.included;
         let Some(stack) = examined.stack else {
             let text = examined.diagnostics.render(file::Look::Plain);
             if self.broken.as_ref() != Some(&text) {
@@ -226,6 +231,7 @@ impl Watcher<'_> {
     /// Goes the road for the last good file, unless the one that is there now cannot be used.
     async fn go(&mut self, cause: Cause) -> Result<Vec<String>, WatchError> {
         if self.broken.is_some() {
+            self.watch_inputs()?;
             return Ok(vec![]);
         }
         let Some(stack) = self.stack.take() else { return Ok(vec![]) };
@@ -239,8 +245,15 @@ impl Watcher<'_> {
 
     /// Watches what the stack hangs on now.
     fn watch_inputs(&mut self) -> Result<(), WatchError> {
-        let Some(stack) = &self.stack else { return Ok(()) };
-        match inputs(&self.options.path, stack) {
+        let file = &self.options.path;
+        let Some(stack) = &self.stack else {
+            let files = std::iter::once(file).chain(&self.included).cloned().collect();
+            self.sight.take(Inputs { files, trees: vec![] });
+            let found = self.sight.look(&Heard::default(), &mut self.notices)?;
+            self.pending.extend(found);
+            return Ok(());
+        };
+        match inputs(file, &self.included, stack) {
             Ok(inputs) => self.sight.take(inputs),
             Err(error) => (self.worker.tell)(Told::Failed { cause: None, what: "watch", error: &error }),
         }

@@ -199,7 +199,6 @@ fn a_container_is_paused_and_resumed() {
 fn what_is_not_there_is_refused_by_name() {
     let bundle = Bundle::new(&["true"]);
     bundle.on("checkpoint").refused("not supported");
-    bundle.call(&["--systemd-cgroup", "state", &bundle.id]).refused("systemd-cgroup");
     bundle.call(&["restore", "--image-path", "/x", "--detach", &bundle.id]).refused("not supported");
     bundle.on("frobnicate").refused("frobnicate");
     assert!(bundle.call(&["exec", "--help"]).ok().stdout.contains("usage: stack-oci"));

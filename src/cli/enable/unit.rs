@@ -15,6 +15,8 @@ pub struct Boot<'a> {
     pub program: &'a Path,
     /// The stack file, absolute.
     pub file: &'a Path,
+    /// With which it is read.
+    pub profiles: &'a [String],
     pub data: &'a Path,
     /// What the environment of the commands must hold.
     pub environment: Vec<(String, String)>,
@@ -78,8 +80,8 @@ impl Boot<'_> {
 
     fn service(&self) -> String {
         let Boot { stack, .. } = self;
-        let up = self.command(&["up", "--file", &self.file.display().to_string()]);
-        let down = self.command(&["down", "--name", stack]);
+        let up = self.command(&self.up(&[]));
+        let down = self.command(&["down", "--name", stack].map(str::to_owned));
         let folder = self.file.parent().unwrap_or(Path::new("/")).display().to_string();
         let mounts = format!("{} {}", quoted(&folder), quoted(&self.data.display().to_string()));
         let stop = self.stop.as_secs();
@@ -113,7 +115,7 @@ WantedBy=multi-user.target
 
     fn repair_service(&self) -> String {
         let Boot { stack, .. } = self;
-        let up = self.command(&["up", "--repair", "--file", &self.file.display().to_string()]);
+        let up = self.command(&self.up(&["--repair"]));
         let (main, environment) = (service(stack), self.environment());
         format!(
             "{MARK}
@@ -161,8 +163,15 @@ WantedBy={main}
         text
     }
 
+    /// The words that bring the stack up.
+    fn up(&self, flags: &[&str]) -> Vec<String> {
+        let profiles = self.profiles.iter().flat_map(|profile| ["--profile", profile]);
+        let words = ["up"].into_iter().chain(flags.iter().copied()).chain(profiles).chain(["--file"]);
+        words.map(str::to_owned).chain([self.file.display().to_string()]).collect()
+    }
+
     /// A command line; `$` and `%` mean nothing in it.
-    fn command(&self, arguments: &[&str]) -> String {
+    fn command(&self, arguments: &[String]) -> String {
         let program = quoted(&self.program.display().to_string());
         let words = arguments.iter().map(|word| quoted(word).replace('$', "$$"));
         [program].into_iter().chain(words).collect::<Vec<_>>().join(" ")
@@ -177,8 +186,8 @@ WantedBy={main}
         };
         let environment = self.environment.iter().map(|(name, value)| format!("{name}={}", word(value)));
         let program = word(&self.program.display().to_string());
-        let file = word(&self.file.display().to_string());
-        environment.chain([program, "up".into(), "--file".into(), file]).collect::<Vec<_>>().join(" ")
+        let up = self.up(&[]).iter().map(|text| word(text)).collect::<Vec<_>>();
+        environment.chain([program]).chain(up).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -202,6 +211,7 @@ mod tests {
             stack: "shop",
             program: Path::new("/usr/local/bin/stack"),
             file: Path::new("/srv/my shop/100%/stack.toml"),
+            profiles: &[],
             data: Path::new("/var/lib/stack"),
             environment: vec![("TAG".into(), "a \"b\" $c".into())],
             stop: Duration::from_secs(90),
@@ -256,6 +266,14 @@ mod tests {
         let all = names("shop");
         assert!(entries.iter().all(|entry| all.contains(&entry.path().to_path_buf())));
         assert_eq!(all.len(), entries.len());
+    }
+
+    #[test]
+    fn a_stack_with_profiles_comes_up_with_them() {
+        let profiles = ["production".to_owned(), "tls".to_owned()];
+        let entries = Boot { profiles: &profiles, ..boot(None) }.entries();
+        let unit = text(&entries, "stack-shop.service");
+        assert!(unit.contains("stack up --profile production --profile tls --file "), "{unit}");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 
 use crate::runtime::container::detached::{Keyring, RootChange};
-use crate::runtime::lifecycle::{self, ConsoleSocket, Container, CreateOptions, Forced, Frozen, Record, Status, Store};
+use crate::runtime::lifecycle::{
+    self, ConsoleSocket, Container, CreateOptions, Forced, Frozen, LifecycleError, Record, Store,
+};
 
 use super::flags::{Flag, Given, switch, value};
 use super::foreground::{self, Foreground};
@@ -25,10 +27,7 @@ const CREATE: [Flag; 10] = [
     switch("no-subreaper", None),
 ];
 
-fn create_options(given: &Given) -> Result<CreateOptions, Failure> {
-    if given.get("pidfd-socket").is_some() {
-        return Err(Failure::usage("`--pidfd-socket` is not supported"));
-    }
+fn create_options(global: &Global, given: &Given) -> Result<CreateOptions, Failure> {
     Ok(CreateOptions {
         bundle: given.path("bundle").unwrap_or_else(|| ".".into()),
         console_socket: given.path("console-socket").map(ConsoleSocket::At),
@@ -36,13 +35,15 @@ fn create_options(given: &Given) -> Result<CreateOptions, Failure> {
         preserved: given.number("preserve-fds")?.unwrap_or(0),
         keyring: if given.is_set("no-new-keyring") { Keyring::Inherited } else { Keyring::New },
         root_change: if given.is_set("no-pivot") { RootChange::Chroot } else { RootChange::Pivot },
+        cgroups: global.cgroups,
+        pidfd_socket: given.path("pidfd-socket"),
     })
 }
 
 pub fn create(global: &Global, arguments: Arguments<'_>) -> Result<u8, Failure> {
     protect()?;
     let given = parse("create", arguments, &CREATE)?;
-    lifecycle::create(&global.store, id_of(&given)?, &create_options(&given)?)?;
+    lifecycle::create(&global.store, id_of(&given)?, &create_options(global, &given)?)?;
     Ok(0)
 }
 
@@ -57,7 +58,7 @@ pub fn run(global: &Global, log: &Log, arguments: Arguments<'_>) -> Result<u8, F
     protect()?;
     let given = parse("run", arguments, &CREATE)?;
     let id = id_of(&given)?;
-    let mut options = create_options(&given)?;
+    let mut options = create_options(global, &given)?;
     let foreground = match given.is_set("detach") {
         true => None,
         false => {
@@ -98,15 +99,13 @@ pub fn kill(global: &Global, arguments: Arguments<'_>) -> Result<u8, Failure> {
         lifecycle::kill_all(&container, signal)?;
         return Ok(0);
     }
-    if container.status == Status::Stopped {
+    match lifecycle::kill(&container, signal) {
         // Engines know these words.
-        return Err(Failure::usage(format!(
-            "container `{}` cannot be killed: container not running",
-            container.record.id
-        )));
+        Err(LifecycleError::WrongState { id, .. }) => {
+            Err(Failure::usage(format!("container `{id}` cannot be killed: container not running")))
+        }
+        result => Ok(result.map(|()| 0)?),
     }
-    lifecycle::kill(&container, signal)?;
-    Ok(0)
 }
 
 pub fn delete(global: &Global, log: &Log, arguments: Arguments<'_>) -> Result<u8, Failure> {

@@ -43,11 +43,6 @@ pub fn run(global: &Global, arguments: &mut dyn Iterator<Item = OsString>) -> Re
         let text = rest.into_string().map_err(|rest| format!("`{}` is not UTF-8", rest.to_string_lossy()))?;
         given.plain.push(text);
     }
-    for refused in ["pidfd-socket", "cgroup"] {
-        if given.get(refused).is_some_and(|value| !value.is_empty()) {
-            return Err(Failure::usage(format!("`--{refused}` is not supported")));
-        }
-    }
     let container = Container::find(&global.store, id_of(&given)?)?;
     let process = match given.path("process") {
         Some(path) => read_process(&path)?,
@@ -65,6 +60,8 @@ pub fn run(global: &Global, arguments: &mut dyn Iterator<Item = OsString>) -> Re
         preserved: given.number("preserve-fds")?.unwrap_or(0),
         keyring: if given.is_set("no-new-keyring") { Keyring::Inherited } else { Keyring::New },
         ignore_paused: if given.is_set("ignore-paused") { IgnorePaused::Yes } else { IgnorePaused::No },
+        cgroups: given.all("cgroup").into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+        pidfd_socket: given.path("pidfd-socket"),
     };
     let running = lifecycle::exec(&container, &process, &options)
         .map_err(|error| Failure { code: error.exec_exit_code().map_or(255, |code| code as u8), ..error.into() })?;

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::runtime::container::reexec_protected;
-use crate::runtime::lifecycle::{LifecycleError, Store};
+use crate::runtime::lifecycle::{CgroupManager, LifecycleError, Store};
 
 use flags::{Flag, FlagsEnd, Given, switch, value};
 
@@ -86,6 +86,7 @@ fn in_words(error: &LifecycleError) -> String {
 /// What holds for all commands.
 struct Global {
     store: Store,
+    cgroups: CgroupManager,
 }
 
 /// Runs the command line `arguments`, without the program's name.
@@ -115,12 +116,11 @@ fn dispatch(given: &Given, log: &log::Log, arguments: &mut dyn Iterator<Item = O
         return Ok(0);
     };
     let arguments = &mut arguments;
-    if given.is_set("systemd-cgroup") || given.get("cgroup-manager") == Some("systemd") {
-        return Err(Failure::usage(
-            "`--systemd-cgroup` is not supported: use the engine's `cgroupfs` manager of cgroups",
-        ));
-    }
-    let global = Global { store: Store::new(given.path("root").unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT))) };
+    let systemd = given.is_set("systemd-cgroup") || given.get("cgroup-manager") == Some("systemd");
+    let global = Global {
+        store: Store::new(given.path("root").unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT))),
+        cgroups: if systemd { CgroupManager::Systemd } else { CgroupManager::Directories },
+    };
     match command.as_str() {
         "create" => containers::create(&global, arguments),
         "start" => containers::start(&global, arguments),

@@ -55,7 +55,7 @@ pub fn run(global: &Global, arguments: &mut dyn Iterator<Item = OsString>) -> Re
     };
     // Device rules would be appended to those that are there.
     let resources = OciResources { devices: Vec::new(), ..resources };
-    container.record.cgroups().apply(&resources).map_err(LifecycleError::from)?;
+    container.update(&resources)?;
     Ok(0)
 }
 

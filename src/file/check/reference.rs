@@ -12,7 +12,8 @@ use crate::model::{Image, ImageSource};
 
 pub(super) fn check(document: &Document, drafts: &mut Vec<Draft>) {
     let mut used: [HashSet<&str>; 4] = Default::default();
-    for sheet in document.containers.tables.values() {
+    // What only containers of other profiles use is used.
+    for sheet in document.containers.tables.values().chain(document.absent.values()) {
         let sheet = &sheet.value;
         for bridge in &sheet.bridges {
             used[0].insert(&bridge.value);
@@ -26,11 +27,13 @@ pub(super) fn check(document: &Document, drafts: &mut Vec<Draft>) {
             used[2].insert(&volume.value);
             resolve("volume", volume, &document.volumes, drafts);
         }
-        for wait in &sheet.after {
+        let waits = sheet.after.iter().filter(|wait| !document.absent.contains_key(wait.container.value.as_str()));
+        for wait in waits {
             resolve("container", &wait.container, &document.containers, drafts);
         }
         used[3].extend(sheet.image_name.as_deref());
     }
+    absent_waits(document, drafts);
     for image in document.images.tables.values() {
         if let Some(Image { source: ImageSource::Build(build), .. }) = &image.value {
             used[3].extend(named_in(build));
@@ -40,6 +43,28 @@ pub(super) fn check(document: &Document, drafts: &mut Vec<Draft>) {
     unused("cgroup", &document.cgroups, &used[1], drafts);
     unused("volume", &document.volumes, &used[2], drafts);
     unused("image", &document.images, &used[3], drafts);
+}
+
+/// A container that is there cannot wait for one that is not.
+fn absent_waits(document: &Document, drafts: &mut Vec<Draft>) {
+    for (name, sheet) in &document.containers.tables {
+        for wait in &sheet.value.after {
+            let awaited = &wait.container;
+            let Some((other, profile)) = document
+                .absent
+                .get(awaited.value.as_str())
+                .and_then(|other| Some((other, other.value.profiles.first()?)))
+            else {
+                continue;
+            };
+            let message = format!("`{name}` waits for `{}`, which is not there without its profile", awaited.value);
+            let draft = Draft::error(code::UNKNOWN_REFERENCE, &awaited.span, message);
+            let draft = draft.other(&profile.span, "its profile").other(&other.span, "defined here");
+            let whole = format!("choose it with `--profile {}`", profile.value);
+            drafts
+                .push(draft.help(format!("{whole}, or wait for it in [override.{}.container.{name}]", profile.value)));
+        }
+    }
 }
 
 fn resolve<T>(kind: &str, reference: &At<String>, named: &Named<T>, drafts: &mut Vec<Draft>) {

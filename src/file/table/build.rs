@@ -145,10 +145,10 @@ fn keys(reader: &mut Reader, section: &Section, network: BuildNetwork) -> Option
     let mut last = stage(reader, section, &stages)?;
     configuration(reader, section, &mut last);
     stages.push(last);
-    let context = context(reader, section, reader.surroundings.folder.clone())?;
+    let context = context(reader, section, reader.written.part(section.span.start).folder.clone())?;
     let ignored = ignored(reader, &[context.join(".dockerignore")], &section.span);
     Some(Build {
-        file: reader.name.to_owned(),
+        file: reader.written.part(section.span.start).name.clone(),
         context,
         ignored,
         globals: vec![],
@@ -161,7 +161,7 @@ fn keys(reader: &mut Reader, section: &Section, network: BuildNetwork) -> Option
 }
 
 fn line(reader: &Reader, span: &Span) -> u32 {
-    reader.text[..span.start.min(reader.text.len())].matches('\n').count() as u32 + 1
+    reader.written.line(span.start)
 }
 
 fn stage(reader: &mut Reader, section: &Section, earlier: &[Stage]) -> Option<Stage> {

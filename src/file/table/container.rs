@@ -11,11 +11,12 @@ use super::{env, health, image, kernel, port, storage, user, watch};
 use crate::file::code;
 use crate::file::diagnostic::Draft;
 use crate::file::keys::LOG;
+use crate::file::literal::Text;
 use crate::file::source::{At, Span};
 use crate::file::walk::{Reader, Section, bad_choice};
 use crate::file::words::quoted_list;
 use crate::model::{
-    ByteSize, Condition, Container, Image, ImageSource, ImageUse, LogLimits, Name, PortMap, Pull, Restart, Seccomp,
+    ByteSize, Condition, Container, Image, ImageSource, ImageUse, LogLimits, Name, PortMap, Pull, Restart, Run, Seccomp,
 };
 
 /// A container as its table says it, with the places that checks across tables point at.
@@ -35,6 +36,8 @@ pub(in crate::file) struct ContainerSheet {
     pub memory_span: Option<Span>,
     pub cpu_span: Option<Span>,
     pub image_name: Option<String>,
+    /// The profiles that it is there with; empty: it always is.
+    pub profiles: Vec<At<String>>,
 }
 
 /// One entry of `after`.
@@ -72,6 +75,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
     let after = after(reader, section);
     let replicas = reader.integer(section.get("replicas"), 1..=MAX_REPLICAS);
     let restart = restart(reader, section);
+    let job = job(reader, section, restart.as_ref());
     update(reader, section);
     let health = health::read(reader, section.get("health"));
     let (env, env_files) = env::read(reader, section);
@@ -102,6 +106,7 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
             .filter_map(|wait| Some((name(&wait.container)?, wait.condition)))
             .collect::<IndexMap<_, _>>(),
         replicas: replicas.as_ref().map_or(1, |at| at.value as u32),
+        job,
         restart: restart.as_ref().map_or(Restart::No, |at| at.value),
         health,
         seccomp: kernel::seccomp(reader, section.get("seccomp")).unwrap_or(Seccomp::Default),
@@ -132,7 +137,23 @@ pub(super) fn read(reader: &mut Reader, section: &Section, images: &Named<Option
         memory_span,
         cpu_span,
         image_name: image_text.map(|text| text.value),
+        profiles: profiles(reader, section),
     }
+}
+
+fn profiles(reader: &mut Reader, section: &Section) -> Vec<At<String>> {
+    let Some(item) = section.get("profile") else { return Vec::new() };
+    let span = item.span();
+    let Some(texts) = reader.texts(Some(item)) else { return Vec::new() };
+    if texts.is_empty() {
+        let draft = Draft::error(code::BAD_TEXT, &span, "`profile` names no profile");
+        reader.push(draft.help("leave it out for a container that is always there"));
+    }
+    let named = |text: Text| {
+        reader.name(&text.value, &text.span, "the profile's name")?;
+        Some(At::new(text.value, text.span))
+    };
+    texts.into_iter().filter_map(named).collect()
 }
 
 fn oom_score_adj(reader: &mut Reader, section: &Section) -> Option<i16> {
@@ -258,6 +279,33 @@ fn restart(reader: &mut Reader, section: &Section) -> Option<At<Restart>> {
 }
 
 /// `stop-first` is how a container is replaced; the other order is refused by name.
+/// `type` and `run`: whether a container is to end, and when it runs again.
+fn job(reader: &mut Reader, section: &Section, restart: Option<&At<Restart>>) -> Option<Run> {
+    let is_job = match reader.choice(section.get("type"), &[("service", false), ("oneshot", true)]) {
+        Some(is_job) => is_job,
+        None if section.has("type") => return None,
+        None => false,
+    };
+    let run = section.get("run");
+    if !is_job {
+        if let Some(item) = run {
+            let message = "`run` is for containers that are to end";
+            let draft = Draft::error(code::KEY_CHOICE, &item.key_span, message);
+            reader.push(draft.help("add `type = \"oneshot\"`, or leave it out"));
+        }
+        return None;
+    }
+    if let Some(always) = restart.filter(|at| at.value == Restart::Always) {
+        let message = "a container that is to end cannot always be restarted";
+        let draft = Draft::error(code::KEY_CHOICE, &always.span, message);
+        reader.push(
+            draft.help("write `restart = \"on-failure\"`, or leave it out; `run = \"always\"` runs it at each `up`"),
+        );
+    }
+    let choices = [("once", Run::Once), ("on-change", Run::OnChange), ("always", Run::Always)];
+    Some(reader.choice(run, &choices).unwrap_or(Run::OnChange))
+}
+
 fn update(reader: &mut Reader, section: &Section) {
     let Some(text) = reader.text(section.get("update")) else { return };
     match text.value.as_str() {

@@ -39,6 +39,25 @@ pub(super) struct Document {
     pub cgroups: Named<LimitsSheet>,
     pub volumes: Named<Volume>,
     pub containers: Named<ContainerSheet>,
+    /// Containers of profiles that were not chosen.
+    pub absent: IndexMap<Name, At<ContainerSheet>>,
+}
+
+impl Document {
+    /// The profiles that containers name.
+    pub fn profiles(&self) -> Vec<String> {
+        let profiles = self.containers.tables.values().flat_map(|sheet| &sheet.value.profiles);
+        profiles.map(|profile| profile.value.clone()).collect()
+    }
+
+    /// Sets aside the containers that are there only with profiles other than the chosen ones.
+    pub fn leave_out(&mut self, chosen: &[String]) {
+        let is_there = |sheet: &ContainerSheet| {
+            sheet.profiles.is_empty() || sheet.profiles.iter().any(|profile| chosen.contains(&profile.value))
+        };
+        let all = std::mem::take(&mut self.containers.tables);
+        (self.containers.tables, self.absent) = all.into_iter().partition(|(_, sheet)| is_there(&sheet.value));
+    }
 }
 
 /// The tables of one kind by their names; the span is the name's own.
@@ -76,7 +95,7 @@ pub(super) fn read(reader: &mut Reader, root: &DeTable) -> Document {
     let cgroups = named(reader, &top, &CGROUP, |reader, section| limits::read(reader, &section));
     let volumes = named(reader, &top, &VOLUME, |_, _| Volume {});
     let containers = named(reader, &top, &CONTAINER, |reader, section| container::read(reader, &section, &images));
-    Document { name, images, bridges, cgroups, volumes, containers }
+    Document { name, images, bridges, cgroups, volumes, containers, absent: IndexMap::new() }
 }
 
 /// Reads every `[kind.NAME]`.

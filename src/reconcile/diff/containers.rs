@@ -1,7 +1,7 @@
 //! Containers: made, made again, or changed while they run.
 
 use super::{Differ, Draft, root_cgroup};
-use crate::model::{Condition, Limits, OnChange, Place, Restart};
+use crate::model::{Condition, Limits, OnChange, Place, Restart, Run};
 use crate::plan::{DesiredContainer, Endpoint, Kind, LiveSpec, ResourceId};
 use crate::reconcile::actual::{ActualContainer, Change, Phase, StoredContainer};
 use crate::reconcile::changes::{changes_between, hosts_text};
@@ -91,6 +91,10 @@ impl Differ<'_> {
         let Some(label) = &held.label else {
             return again(Verb::Repair, "was not finished".into(), vec![]);
         };
+        let ended_well = matches!(held.phase, Phase::Exited { code: 0 });
+        if ended_well && wanted.live.job == Some(Run::Once) && stays_in_branch(held, wanted) {
+            return self.adjusted_container(wanted, held);
+        }
         if label.digest != wanted.digest() {
             let changes = match &held.stored {
                 Some(stored) => self.spec_changes(stored, wanted),
@@ -100,6 +104,9 @@ impl Differ<'_> {
         }
         match &held.phase {
             Phase::Running | Phase::Restarting => {}
+            Phase::Exited { code: 0 } if self.desired.jobs && wanted.live.job == Some(Run::Always) => {
+                return again(Verb::Restart, "runs at each `up`".into(), vec![]);
+            }
             Phase::Exited { code: 0 } if wanted.live.restart != Restart::Always => {}
             Phase::Exited { code } => return again(Verb::Restart, exit_reason(*code), vec![]),
             Phase::Lost { what } => return again(Verb::Repair, (*what).into(), vec![]),
@@ -141,7 +148,7 @@ impl Differ<'_> {
             None => vec![Change { field: "bundle".into(), from: None, to: Some("complete".into()), place: None }],
         };
         for change in &mut settings {
-            let key = change.field.split('.').next().unwrap_or_default().replace("_ms", "");
+            let key = change.field.split('.').next().unwrap_or_default().replace("_ms", "").replace("job", "run");
             change.place = self.desired.origins.place(&format!("{origin}.{key}"));
         }
         settings.extend(stored.and_then(|stored| order_change(&stored.after, &wanted.after)));
@@ -182,6 +189,11 @@ impl Differ<'_> {
         let resource = ResourceId::new(Kind::Container, &wanted.instance);
         Some(Draft::new(resource, verb, why, action).changes(changes).origin(origin))
     }
+}
+
+/// A branch that goes takes the label of what ran in it along.
+fn stays_in_branch(held: &ActualContainer, wanted: &DesiredContainer) -> bool {
+    held.stored.as_ref().is_none_or(|stored| stored.spec.cgroup == wanted.spec.cgroup)
 }
 
 fn replace_reason(changes: &[Change]) -> String {

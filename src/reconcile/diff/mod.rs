@@ -5,6 +5,7 @@ mod containers;
 use std::collections::BTreeMap;
 
 use super::actual::{Actual, ActualBridge, ActualContainer, ActualRoot, Change, KernelLimits};
+use super::exposure;
 use super::step::{Action, LinksOf, Plan, Step, Verb};
 use crate::model::{Limits, Name, PortMap};
 use crate::plan::{Desired, DesiredBridge, DesiredNat, Kind, ResourceId};
@@ -34,6 +35,7 @@ pub fn diff(desired: &Desired, actual: &Actual, facts: &dyn HostFacts, volumes: 
     differ.what_nothing_hangs_on_any_more();
     Plan {
         stack: desired.stack.clone(),
+        exposure: exposure::of_plan(desired, actual, facts, &differ.steps),
         steps: differ.steps,
         notes: desired.notes.clone(),
         unchanged: differ.unchanged,

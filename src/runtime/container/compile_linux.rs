@@ -282,15 +282,17 @@ fn memory_mode(name: &str) -> Option<i32> {
     MODES.iter().position(|known| *known == name).map(|index| index as i32)
 }
 
+/// The kernel has no more processors, nor nodes.
+pub const MOST_PROCESSORS: usize = 8192;
+
 /// A list such as `0-3,7` as bits.
 pub fn number_list(path: &str, text: &str) -> Result<Vec<u64>, CompileError> {
-    /// The kernel has no more processors or nodes.
-    const MOST: usize = 8192;
     let mut bits: Vec<u64> = Vec::new();
     let wrong = || CompileError::invalid(path, format!("is `{text}`, which is no list such as `0-3,7`"));
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let number = |text: &str| text.trim().parse::<usize>().ok().filter(|number| *number < MOST).ok_or_else(wrong);
+        let number =
+            |text: &str| text.trim().parse::<usize>().ok().filter(|number| *number < MOST_PROCESSORS).ok_or_else(wrong);
         for number in number(first)?..=number(last)? {
             let word = number / 64;
             if bits.len() <= word {

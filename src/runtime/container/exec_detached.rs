@@ -4,7 +4,7 @@ use crate::runtime::oci::OciProcess;
 use crate::runtime::sys::NamespaceFlags;
 
 use super::compile::CompileError;
-use super::compile_linux::{number_list, process_scheduling};
+use super::compile_linux::{MOST_PROCESSORS, number_list, process_scheduling};
 use super::detached::Keyring;
 use super::exec::{ExecProgram, ExecSpec};
 use super::labels::{self, SecurityModules};
@@ -50,11 +50,18 @@ impl ExecProgram {
             program.namespaces |= NamespaceFlags::TIME;
         }
         process_scheduling(&mut first, detachment.process)?;
-        let affinity = detachment.process.exec_cpu_affinity.as_ref();
-        let list = affinity.and_then(|affinity| affinity.final_.as_deref().or(affinity.initial.as_deref()));
-        if let Some(list) = list {
-            let processors = number_list("process.execCPUAffinity", list)?;
-            first.push(SetupOp::SetAffinity { processors });
+        if let Some(affinity) = &detachment.process.exec_cpu_affinity {
+            let list = |name: &str, list: &Option<String>| {
+                let list = list.as_deref().filter(|list| !list.is_empty());
+                list.map(|list| number_list(&format!("process.execCPUAffinity.{name}"), list)).transpose()
+            };
+            let (initial, last) = (list("initial", &affinity.initial)?, list("final", &affinity.final_)?);
+            // One that is for the way into the cgroup only ends there: then all that the cgroup has.
+            let last = last.or_else(|| initial.is_some().then(|| vec![u64::MAX; MOST_PROCESSORS / 64]));
+            if let Some(processors) = initial {
+                program.join.insert(0, SetupOp::SetAffinity { processors });
+            }
+            first.extend(last.map(|processors| SetupOp::SetAffinity { processors }));
         }
         program.restrict.splice(0..0, first);
         let kept = 3 + detachment.preserved;

@@ -15,6 +15,7 @@ use crate::runtime::sys;
 
 use super::devices;
 use super::resources::{CgroupVersion, CgroupWrite, writes};
+use super::systemd::Scope;
 
 /// Where hierarchies are mounted by everybody's agreement.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -54,6 +55,29 @@ pub enum CgroupsError {
     Freeze { path: PathBuf },
     #[error("this host has no freezer")]
     NoFreezer,
+    #[error(
+        "`{path}` is not the form of `linux.cgroupsPath` that goes with `--systemd-cgroup`: `SLICE:PREFIX:NAME`, such as \
+         `machine.slice:stack:web`"
+    )]
+    ScopeForm { path: String },
+    #[error("`--systemd-cgroup` needs a host that runs systemd")]
+    NoSystemd,
+    #[error("`--systemd-cgroup` needs cgroup version 2, and this host has version 1")]
+    SystemdVersion,
+    #[error("`--systemd-cgroup` needs the host's root: the systemd of a user is not supported")]
+    SystemdUser,
+    #[error("cannot talk to systemd")]
+    Bus { source: io::Error },
+    #[error("systemd refuses `{member}` of `{unit}`: {error}: {text}")]
+    Systemd { member: &'static str, unit: String, error: String, text: String },
+    #[error("systemd did not put the container's process into `{}`", path.display())]
+    Elsewhere { path: PathBuf },
+    #[error(
+        "`{value}` of the annotation `org.systemd.property.{name}` is no value such as `'text'`, `true`, `uint64 5`"
+    )]
+    Property { name: String, value: String },
+    #[error("`{name}` is no cgroup of the container: {fault}")]
+    Below { name: String, fault: &'static str },
     #[error("cannot attach the device rules to `{}`", path.display())]
     Devices { path: PathBuf, source: rustix::io::Errno },
 }
@@ -107,8 +131,20 @@ impl HostCgroups {
         if path.is_empty() || !path.split('/').all(fine) {
             return Err(CgroupsError::Path { path: wanted.to_owned() });
         }
+        Ok(self.at(path))
+    }
+
+    /// Where systemd puts a container's scope.
+    pub fn of_scope(&self, scope: &Scope) -> Result<ContainerCgroups, CgroupsError> {
+        match self.version {
+            CgroupVersion::V1 => Err(CgroupsError::SystemdVersion),
+            CgroupVersion::V2 => Ok(self.at(&scope.path())),
+        }
+    }
+
+    fn at(&self, path: &str) -> ContainerCgroups {
         let paths = self.hierarchies.iter().map(|(controllers, mount)| (controllers.join(","), mount.join(path)));
-        Ok(ContainerCgroups { version: self.version, paths: paths.collect() })
+        ContainerCgroups { version: self.version, paths: paths.collect() }
     }
 }
 
@@ -150,7 +186,6 @@ impl ContainerCgroups {
     fn make_one(&self, controllers: &str, path: &Path, made: &mut Vec<PathBuf>) -> Result<(), CgroupsError> {
         let failed = |source| CgroupsError::Make { path: path.to_owned(), source };
         let is_cpuset = controllers.split(',').any(|controller| controller == "cpuset");
-        let needs_care = is_cpuset || self.version == CgroupVersion::V2;
         match fs::create_dir(path) {
             Ok(()) => made.push(path.to_owned()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return self.check_free(path),
@@ -160,24 +195,24 @@ impl ContainerCgroups {
             }
             Err(error) => return Err(failed(error)),
         }
-        if !needs_care {
-            return Ok(());
+        if self.version == CgroupVersion::V2 {
+            return enable_controllers(path);
         }
-        let mut lineage: Vec<&Path> = path.ancestors().take_while(|path| path.starts_with(ROOT)).collect();
-        lineage.reverse();
-        for pair in lineage.windows(2) {
-            let [parent, child] = pair else { continue };
-            if is_cpuset && child.join("cpuset.cpus").exists() && parent.join("cpuset.cpus").exists() {
+        for (parent, child) in lineage(path).into_iter().filter(|_| is_cpuset) {
+            if child.join("cpuset.cpus").exists() && parent.join("cpuset.cpus").exists() {
                 inherit_cpuset(parent, child)?;
-            }
-            if self.version == CgroupVersion::V2 {
-                // One that cannot be enabled is missed where it is needed.
-                for controller in read(&parent.join("cgroup.controllers"))?.split_whitespace() {
-                    let _ = write(&parent.join("cgroup.subtree_control"), &format!("+{controller}"));
-                }
             }
         }
         Ok(())
+    }
+
+    /// What somebody else made with `pid` in it: check that it is so, and have all controllers.
+    pub fn adopt(&self, pid: i32) -> Result<(), CgroupsError> {
+        let Some(path) = self.paths.values().next() else { return Ok(()) };
+        if !self.processes()?.contains(&pid) {
+            return Err(CgroupsError::Elsewhere { path: path.clone() });
+        }
+        enable_controllers(path)
     }
 
     fn check_free(&self, path: &Path) -> Result<(), CgroupsError> {
@@ -205,6 +240,44 @@ impl ContainerCgroups {
 
     pub fn procs_files(&self) -> Vec<PathBuf> {
         self.paths.values().map(|path| path.join("cgroup.procs")).collect()
+    }
+
+    /// Where a further process goes: `below` names cgroups under the container's, as `PATH`, or `CONTROLLER[,CONTROLLER]:PATH`
+    /// on version 1. A container whose own cgroup hands controllers on can have none in it: then it goes where `init` is.
+    pub fn procs_files_for(&self, below: &[String], init: i32) -> Result<Vec<PathBuf>, CgroupsError> {
+        if let (CgroupVersion::V2, [], Some(path)) = (self.version, below, self.paths.values().next()) {
+            let hands_on = read(&path.join("cgroup.subtree_control")).is_ok_and(|text| !text.trim().is_empty());
+            let lines = if hands_on { read(Path::new(&format!("/proc/{init}/cgroup")))? } else { String::new() };
+            let own = lines.lines().find_map(|line| line.strip_prefix("0::/")).map(|own| Path::new(ROOT).join(own));
+            return Ok(vec![
+                own.filter(|own| own.starts_with(path)).unwrap_or_else(|| path.clone()).join("cgroup.procs"),
+            ]);
+        }
+        let mut chosen = self.paths.clone();
+        for name in below {
+            let wrong = |fault| CgroupsError::Below { name: name.clone(), fault };
+            let (controllers, path) =
+                name.split_once(':').map_or((None, name.as_str()), |(list, path)| (Some(list), path));
+            let path = path.trim_matches('/');
+            if path.split('/').any(|part| part == "..") {
+                return Err(wrong("it leads out"));
+            }
+            let of = |one: &str, all: &str| all.split(',').any(|known| known == one);
+            for one in controllers.iter().flat_map(|list| list.split(',')) {
+                if !self.paths.keys().any(|all| of(one, all)) {
+                    return Err(wrong("the host has no such hierarchy"));
+                }
+            }
+            for (all, own) in &self.paths {
+                if controllers.is_none_or(|list| list.split(',').any(|one| of(one, all))) {
+                    chosen.insert(all.clone(), own.join(path));
+                }
+            }
+            if !chosen.values().all(|path| path.is_dir()) {
+                return Err(wrong("there is no such directory"));
+            }
+        }
+        Ok(chosen.values().map(|path| path.join("cgroup.procs")).collect())
     }
 
     /// Apply what `resources` names.
@@ -361,6 +434,27 @@ pub enum Frozen {
     No,
 }
 
+/// Each cgroup on the way to `path` with the one that it lies in, from the root on.
+fn lineage(path: &Path) -> Vec<(&Path, &Path)> {
+    let mut pairs: Vec<_> = path
+        .ancestors()
+        .take_while(|child| child.starts_with(ROOT))
+        .filter_map(|child| Some((child.parent().filter(|parent| parent.starts_with(ROOT))?, child)))
+        .collect();
+    pairs.reverse();
+    pairs
+}
+
+/// Have every controller of version 2 in `path`. One that cannot be enabled is missed where it is needed.
+fn enable_controllers(path: &Path) -> Result<(), CgroupsError> {
+    for (parent, _) in lineage(path) {
+        for controller in read(&parent.join("cgroup.controllers"))?.split_whitespace() {
+            let _ = write(&parent.join("cgroup.subtree_control"), &format!("+{controller}"));
+        }
+    }
+    Ok(())
+}
+
 /// A cpuset of version 1 is of no use before it has processors and memory.
 fn inherit_cpuset(parent: &Path, child: &Path) -> Result<(), CgroupsError> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -430,5 +524,30 @@ mod tests {
         let host = HostCgroups::from_mountinfo("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n").unwrap();
         assert_eq!(host.version, CgroupVersion::V2);
         assert_eq!(host.places(Some("x"), "id").unwrap().directory("pids"), Some(Path::new("/sys/fs/cgroup/x")));
+        let scope = Scope::parse(Some("a-b.slice:p:n"), "id").unwrap();
+        let expected = Path::new("/sys/fs/cgroup/a.slice/a-b.slice/p-n.scope");
+        assert_eq!(host.of_scope(&scope).unwrap().directory("pids"), Some(expected));
+        let older = HostCgroups::from_mountinfo(MIXED).unwrap();
+        assert!(matches!(older.of_scope(&scope), Err(CgroupsError::SystemdVersion)));
+    }
+
+    #[test]
+    fn further_processes_stay_in_the_containers_cgroups() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = ["cpu,cpuacct", "memory"].map(|name| (name.to_owned(), directory.path().join(name)));
+        paths.iter().for_each(|(_, path)| fs::create_dir_all(path.join("a")).unwrap());
+        let groups = ContainerCgroups { version: CgroupVersion::V1, paths: paths.into() };
+        let check = |below: &[&str], expected: &[&str]| {
+            let below: Vec<String> = below.iter().map(ToString::to_string).collect();
+            let expected: Vec<PathBuf> = expected.iter().map(|path| directory.path().join(path)).collect();
+            assert_eq!(groups.procs_files_for(&below, 1).unwrap(), expected, "{below:?}");
+        };
+        check(&[], &["cpu,cpuacct/cgroup.procs", "memory/cgroup.procs"]);
+        check(&["/a"], &["cpu,cpuacct/a/cgroup.procs", "memory/a/cgroup.procs"]);
+        check(&["cpuacct:a"], &["cpu,cpuacct/a/cgroup.procs", "memory/cgroup.procs"]);
+        check(&["cpu,memory:a", "memory:/"], &["cpu,cpuacct/a/cgroup.procs", "memory/cgroup.procs"]);
+        for wrong in ["../x", "a/../../x", "nope", "pids:a"] {
+            assert!(groups.procs_files_for(&[wrong.to_owned()], 1).is_err(), "{wrong}");
+        }
     }
 }

@@ -15,17 +15,20 @@ use crate::runtime::container::{
 };
 use crate::runtime::net::move_device;
 use crate::runtime::oci::{
-    OciConfig, OciContainer, OciHook, OciIdMapping, OciLifecycleState, OciNamespaceKind, OciProcess,
+    OciConfig, OciContainer, OciHook, OciIdMapping, OciLifecycleState, OciNamespaceKind, OciProcess, OciResources,
 };
 
 use crate::runtime::sys;
 
 use super::LifecycleError;
 use super::cgroups::{self, ContainerCgroups, HostCgroups};
-use super::process::{ConsoleSocket, check_preserved, connections, started_at, terminal_of, write_pid_file};
+use super::process::{
+    ConsoleSocket, PidfdSocket, check_preserved, connections, started_at, terminal_of, with_home, write_pid_file,
+};
 use super::resctrl;
 use super::resources::CgroupVersion;
 use super::store::{Place, Record, START, Store, parse_config, read_document};
+use super::systemd::{self, Scope};
 
 /// How a container is created.
 #[derive(Debug, Default)]
@@ -37,6 +40,19 @@ pub struct CreateOptions {
     pub preserved: u32,
     pub keyring: Keyring,
     pub root_change: RootChange,
+    pub cgroups: CgroupManager,
+    /// Whom a descriptor of the process is sent to.
+    pub pidfd_socket: Option<PathBuf>,
+}
+
+/// Who makes a container's cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupManager {
+    /// This program, as directories.
+    #[default]
+    Directories,
+    /// systemd, as a scope.
+    Systemd,
 }
 
 /// Create a container, and return what is known of it.
@@ -48,7 +64,8 @@ pub fn create(store: &Store, id: &str, options: &CreateOptions) -> Result<Record
     let json = read_document(&path)?;
     let config = parse_config(&json, path)?;
     check_terminal(config.process.as_ref(), options.console_socket.as_ref())?;
-    let mut attempt = Attempt { place: store.claim(id)?, made: Vec::new(), config: &config, poststop: None };
+    let mut attempt =
+        Attempt { place: store.claim(id)?, made: Vec::new(), unit: None, config: &config, poststop: None };
     let result = attempt.create(id, &json, &bundle, options);
     if result.is_err() {
         attempt.undo();
@@ -68,6 +85,8 @@ pub fn check_terminal(process: Option<&OciProcess>, socket: Option<&ConsoleSocke
 struct Attempt<'a> {
     place: Place,
     made: Vec<PathBuf>,
+    /// The scope that systemd started.
+    unit: Option<String>,
     config: &'a OciConfig,
     /// Its state, once hooks have run.
     poststop: Option<OciContainer>,
@@ -78,6 +97,9 @@ impl Attempt<'_> {
         // What went wrong first is what is told.
         if let Some(state) = &self.poststop {
             let _ = run_hooks(self.config, Point::Poststop, state);
+        }
+        if let Some(unit) = &self.unit {
+            let _ = systemd::stop(unit);
         }
         let _ = cgroups::remove(&self.made);
         let _ = self.place.remove();
@@ -97,7 +119,8 @@ impl Attempt<'_> {
             .map_err(LifecycleError::system(format!("find the root `{}`", rootfs.display())))?;
         let mountinfo = fs::read_to_string("/proc/self/mountinfo")
             .map_err(LifecycleError::system("read `/proc/self/mountinfo`"))?;
-        let groups = self.make_cgroups(id, &mountinfo)?;
+        let (groups, scope) = self.place_cgroups(id, &mountinfo, options.cgroups)?;
+        let pidfd_socket = options.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()?;
         let state = OciContainer {
             oci_version: self.config.oci_version.clone(),
             id: id.to_owned(),
@@ -122,6 +145,9 @@ impl Attempt<'_> {
         let listener = listen_at(&self.place)?;
         let mut making = make(&program, connections(listener.as_fd())).map_err(spawn)?;
         let state = OciContainer { pid: Some(making.pid()), ..state };
+        if let Some(scope) = &scope {
+            self.start_scope(scope, &state, &groups)?;
+        }
         self.bring_up(&mut making, &state)?;
         let pid = hand_over(making, self.config, options)?;
         let (first_step, steps) = program.payload_steps();
@@ -138,16 +164,20 @@ impl Attempt<'_> {
             rootfs,
             annotations: self.config.annotations.clone(),
             made_cgroups: self.made.clone(),
+            scope: self.unit.clone(),
             cgroup_version: if groups.version == CgroupVersion::V2 { 2 } else { 1 },
             cgroup_paths: groups.paths,
             steps,
             first_step,
         };
-        let finished = self.place.save(&record).map_err(LifecycleError::from).and_then(|()| match &options.pid_file {
-            Some(path) => write_pid_file(path, pid),
-            None => Ok(()),
-        });
-        match finished {
+        let finish = || {
+            self.place.save(&record)?;
+            if let Some(socket) = &pidfd_socket {
+                socket.send(pid)?;
+            }
+            options.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, pid))
+        };
+        match finish() {
             Ok(()) => Ok(record),
             Err(error) => {
                 super::end::end_process(&record);
@@ -156,15 +186,47 @@ impl Attempt<'_> {
         }
     }
 
-    fn make_cgroups(&mut self, id: &str, mountinfo: &str) -> Result<ContainerCgroups, LifecycleError> {
-        let linux = self.config.linux.as_ref();
+    /// Make the cgroups, or say which scope comes once there is a process for it: systemd keeps none without.
+    fn place_cgroups(
+        &mut self,
+        id: &str,
+        mountinfo: &str,
+        manager: CgroupManager,
+    ) -> Result<(ContainerCgroups, Option<Scope>), LifecycleError> {
+        let path = self.config.linux.as_ref().and_then(|linux| linux.cgroups_path.as_deref());
         let host = HostCgroups::from_mountinfo(mountinfo)?;
-        let groups = host.places(linux.and_then(|linux| linux.cgroups_path.as_deref()), id)?;
+        if manager == CgroupManager::Systemd {
+            let scope = Scope::parse(path, id)?;
+            return Ok((host.of_scope(&scope)?, Some(scope)));
+        }
+        let groups = host.places(path, id)?;
         self.made = groups.make()?;
-        if let Some(resources) = linux.and_then(|linux| linux.resources.as_ref()) {
+        if let Some(resources) = self.resources() {
             groups.apply(resources)?;
         }
-        Ok(groups)
+        Ok((groups, None))
+    }
+
+    fn resources(&self) -> Option<&OciResources> {
+        self.config.linux.as_ref()?.resources.as_ref()
+    }
+
+    fn start_scope(
+        &mut self,
+        scope: &Scope,
+        state: &OciContainer,
+        groups: &ContainerCgroups,
+    ) -> Result<(), LifecycleError> {
+        let pid = state.pid.unwrap_or(0);
+        systemd::start(scope, (&state.id, pid), self.resources(), &state.annotations)?;
+        self.unit = Some(scope.unit.clone());
+        self.made.extend(groups.paths.values().cloned());
+        groups.adopt(pid)?;
+        // What systemd has no property for.
+        if let Some(resources) = self.resources() {
+            groups.apply(resources)?;
+        }
+        Ok(())
     }
 
     fn compile(
@@ -193,6 +255,9 @@ impl Attempt<'_> {
             ..OciProcess::default()
         });
         process.oom_score_adj = None;
+        if let Rootfs::Directory(root) = &surroundings.rootfs {
+            with_home(process, root);
+        }
         Program::compile_detached(&config, &surroundings, detachment).map_err(compile)
     }
 

@@ -5,20 +5,27 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::runtime::oci::{OciConfig, OciLifecycleState};
+use crate::runtime::oci::{OciConfig, OciLifecycleState, OciNamespaceKind};
 use crate::runtime::sys;
 
 use super::cgroups::{self, Frozen};
 use super::create::{Point, run_hooks};
 use super::process::started_at;
 use super::store::{Record, Store, StoreError};
-use super::{Container, LifecycleError, Status};
+use super::{Container, LifecycleError, Status, systemd};
 
 /// How long a killed process may take to end.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Send the container's process a signal. A stopped container gets none: that is an error.
 pub fn kill(container: &Container, signal: i32) -> Result<(), LifecycleError> {
+    if signal == libc::SIGKILL
+        && shares_pid_namespace(container)?
+        && !container.record.cgroups().processes()?.is_empty()
+    {
+        // Its other processes do not end with the first.
+        return kill_all(container, signal);
+    }
     if container.status == Status::Stopped {
         return Err(container.refuse("kill"));
     }
@@ -29,6 +36,12 @@ pub fn kill(container: &Container, signal: i32) -> Result<(), LifecycleError> {
         container.record.cgroups().freeze(Frozen::No)?;
     }
     Ok(())
+}
+
+fn shares_pid_namespace(container: &Container) -> Result<bool, LifecycleError> {
+    let config = container.place.config()?;
+    let namespace = config.linux.as_ref().and_then(|linux| linux.namespace(OciNamespaceKind::Pid));
+    Ok(namespace.is_none_or(|namespace| namespace.path.is_some()))
 }
 
 /// Send every process of the container a signal, also of one whose first process has ended.
@@ -71,6 +84,9 @@ pub fn destroy(container: &Container, config: &OciConfig) -> Result<Option<Lifec
     // Without a pid namespace its other processes live on.
     if !container.record.made_cgroups.is_empty() && groups.processes().is_ok_and(|list| !list.is_empty()) {
         groups.signal_all(libc::SIGKILL)?;
+    }
+    if let Some(unit) = &container.record.scope {
+        systemd::stop(unit)?;
     }
     cgroups::remove(&container.record.made_cgroups)?;
     container.place.remove()?;

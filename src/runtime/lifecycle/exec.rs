@@ -1,6 +1,7 @@
 //! Further processes in a created or running container.
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use crate::runtime::container::detached::Keyring;
 use crate::runtime::container::{
@@ -11,7 +12,7 @@ use crate::runtime::oci::OciProcess;
 use crate::runtime::sys;
 
 use super::create::{check_terminal, host_id, seccomp};
-use super::process::{ConsoleSocket, check_preserved};
+use super::process::{ConsoleSocket, PidfdSocket, check_preserved, with_home};
 use super::start::seccomp_agent;
 use super::{Container, LifecycleError, Status};
 
@@ -23,6 +24,10 @@ pub struct ExecOptions {
     pub preserved: u32,
     pub keyring: Keyring,
     pub ignore_paused: IgnorePaused,
+    /// Cgroups below the container's: `PATH`, or `CONTROLLER[,CONTROLLER]:PATH` on version 1.
+    pub cgroups: Vec<String>,
+    /// Whom a descriptor of the process is sent to.
+    pub pidfd_socket: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,12 +54,16 @@ pub fn exec(container: &Container, process: &OciProcess, options: &ExecOptions) 
         _ => return Err(container.refuse("run a process in")),
     }
     let config = container.place.config()?;
+    let mut process = process.clone();
+    with_home(&mut process, Path::new(&format!("/proc/{}/root", container.record.init_process_pid)));
+    let process = &process;
     let compile = |source| LifecycleError::Compile { source };
     let size = process.console_size.unwrap_or_default();
+    let init = container.record.init_process_pid;
     let spec = ExecSpec {
-        init: container.record.init_process_pid,
+        init,
         process: ProcessSettings::from_oci(process, seccomp(&config)?),
-        cgroup_procs: container.record.cgroups().procs_files(),
+        cgroup_procs: container.record.cgroups().procs_files_for(&options.cgroups, init)?,
         terminal: process.terminal.then_some(TerminalSize { rows: size.height, columns: size.width }),
     };
     let detachment = ExecDetachment {
@@ -68,13 +77,18 @@ pub fn exec(container: &Container, process: &OciProcess, options: &ExecOptions) 
     };
     let program = ExecProgram::compile_detached(&spec, &detachment).map_err(compile)?;
     let agent = seccomp_agent(container, &config)?;
+    let pidfd_socket = options.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()?;
     let Executed { pid, pidfd, terminal } =
         execute(&program, &Stdio::inherit(), agent.as_ref()).map_err(|source| LifecycleError::Exec { source })?;
-    if let (Some(terminal), Some(socket)) = (&terminal, &options.console_socket) {
-        socket.send(terminal).inspect_err(|_| {
-            let _ = sys::send_signal(pid, libc::SIGKILL);
-        })?;
-    }
+    let hand_over = || {
+        if let (Some(terminal), Some(socket)) = (&terminal, &options.console_socket) {
+            socket.send(terminal)?;
+        }
+        pidfd_socket.as_ref().map_or(Ok(()), |socket| socket.send(pid))
+    };
+    hand_over().inspect_err(|_| {
+        let _ = sys::send_signal(pid, libc::SIGKILL);
+    })?;
     Ok(Running { pid, pidfd })
 }
 

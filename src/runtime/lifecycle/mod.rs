@@ -12,6 +12,7 @@
 //! | `store` | the state directory |
 //! | `resctrl` | shares of the cache |
 //! | `cgroups`, `resources`, `devices` | a container's cgroups, and a configuration's limits as writes |
+//! | `systemd` | cgroups that systemd makes |
 
 mod cgroups;
 mod create;
@@ -23,21 +24,23 @@ mod resctrl;
 mod resources;
 mod start;
 mod store;
+mod systemd;
 
 use std::path::PathBuf;
 
 use thiserror::Error;
 
 use crate::runtime::container::{CompileError, ExecError, SpawnError, TerminalError};
-use crate::runtime::oci::{OciContainer, OciLifecycleState};
+use crate::runtime::oci::{OciContainer, OciLifecycleState, OciResources};
 use crate::runtime::seccomp::SeccompError;
 
 pub use cgroups::{CgroupsError, ContainerCgroups, Frozen, HostCgroups};
-pub use create::{CreateOptions, create};
+pub use create::{CgroupManager, CreateOptions, create};
 pub use end::{Forced, delete, destroy, kill, kill_all};
 pub use exec::{ExecOptions, IgnorePaused, Running, exec};
 pub use process::{ConsoleSocket, check_preserved, write_pid_file};
 pub use resources::CgroupVersion;
+use resources::completed;
 pub use start::start;
 pub use store::{Place, Record, Store, StoreError, read_document};
 
@@ -171,6 +174,21 @@ impl Container {
             (Frozen::Yes, _) => Err(self.refuse("pause")),
             (Frozen::No, _) => Err(self.refuse("resume")),
         }
+    }
+
+    /// Apply other limits.
+    pub fn update(&self, resources: &OciResources) -> Result<(), LifecycleError> {
+        let groups = self.record.cgroups();
+        let now = |controller, file| groups.text(controller, file).unwrap_or_default();
+        let resources = match groups.version {
+            CgroupVersion::V1 => resources.clone(),
+            CgroupVersion::V2 => completed(resources, &now("cpu", "cpu.max"), &now("memory", "memory.max")),
+        };
+        groups.apply(&resources)?;
+        if let Some(unit) = &self.record.scope {
+            systemd::set_limits(unit, &resources)?;
+        }
+        Ok(())
     }
 
     pub fn root_directory(&self) -> PathBuf {

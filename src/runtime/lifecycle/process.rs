@@ -5,9 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use crate::runtime::container::detached::Connections;
+use crate::runtime::container::user::{AccountFiles, UserText, resolve};
 use crate::runtime::container::{Stdio, Terminal, TerminalSize, send_descriptors};
-use crate::runtime::oci::OciConsoleSize;
+use crate::runtime::oci::{OciConsoleSize, OciProcess};
 
 use super::LifecycleError;
 
@@ -43,6 +46,41 @@ impl ConsoleSocket {
             }
         }
     }
+}
+
+/// A socket that somebody listens on for a descriptor of the process.
+#[derive(Debug)]
+pub struct PidfdSocket(UnixStream);
+
+impl PidfdSocket {
+    /// Before there is a process: nobody listening is nothing to undo.
+    pub fn connect(path: &Path) -> Result<Self, LifecycleError> {
+        let failed = LifecycleError::system(format!("reach `--pidfd-socket` at `{}`", path.display()));
+        UnixStream::connect(path).map(Self).map_err(failed)
+    }
+
+    /// `pid` must not have been waited for.
+    pub fn send(&self, pid: i32) -> Result<(), LifecycleError> {
+        let send = || -> Result<(), rustix::io::Errno> {
+            let pid = Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH)?;
+            let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+            send_descriptors(self.0.as_fd(), b"pidfd", &[pidfd.as_fd()])
+        };
+        send().map_err(|errno| LifecycleError::system("send the descriptor of the process")(errno.into()))
+    }
+}
+
+/// Programs count on `HOME`: where it is missing it is what the accounts below `root` say of the user, or `/`.
+pub fn with_home(process: &mut OciProcess, root: &Path) {
+    if process.env.iter().any(|variable| variable.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
+        return;
+    }
+    let user = UserText { user: process.user.uid.to_string(), group: Some(process.user.gid.to_string()) };
+    // Whatever is wrong with the files is no reason not to run.
+    let found = fs::File::open(root).ok().and_then(|root| AccountFiles::below(root.as_fd()).ok());
+    let home = found.and_then(|files| resolve(&user, &files).ok()?.home).filter(|home| !home.is_empty());
+    process.env.retain(|variable| !variable.starts_with("HOME="));
+    process.env.push(format!("HOME={}", home.as_deref().unwrap_or("/")));
 }
 
 /// A terminal in the devpts of a process's root.

@@ -84,6 +84,28 @@ pub fn writes(resources: &OciResources, version: CgroupVersion) -> Result<Vec<Cg
     Ok(writes.0)
 }
 
+/// With what is now in `cpu.max` and `memory.max`, where version 2 has together what is asked for apart.
+pub fn completed(resources: &OciResources, cpu_max: &str, memory_max: &str) -> OciResources {
+    let mut resources = resources.clone();
+    let mut now = cpu_max.split_whitespace();
+    let (quota, period) = (now.next(), now.next());
+    if let Some(cpu) = &mut resources.cpu {
+        let asked = (cpu.quota.filter(|quota| *quota != 0), cpu.period.filter(|period| *period > 0));
+        match asked {
+            (None, Some(_)) => cpu.quota = quota.map(|quota| quota.parse().unwrap_or(-1)),
+            (Some(_), None) => cpu.period = period.and_then(|period| period.parse().ok()),
+            _ => {}
+        }
+    }
+    if let Some(memory) = &mut resources.memory
+        && memory.swap.is_some_and(|swap| swap > 0)
+        && memory.limit.is_none_or(|limit| limit == 0)
+    {
+        memory.limit = memory_max.trim().parse().ok();
+    }
+    resources
+}
+
 fn or_max(limit: i64) -> String {
     if limit < 0 { "max".to_owned() } else { limit.to_string() }
 }
@@ -142,7 +164,7 @@ fn cpu_v2(writes: &mut Writes, cpu: &OciCpu) {
 
 /// Shares of version 1 (2 to 262144, 1024 being usual) as a weight of version 2 (1 to 10000, 100 being usual): the formula that
 /// maps the ends and the usual value onto each other.
-fn weight_of_shares(shares: u64) -> u64 {
+pub fn weight_of_shares(shares: u64) -> u64 {
     if shares <= 2 {
         return 1;
     }
@@ -184,15 +206,8 @@ fn memory_v1(writes: &mut Writes, memory: &OciMemory) {
 
 fn memory_v2(writes: &mut Writes, memory: &OciMemory) -> Result<(), String> {
     let limit = memory.limit.filter(|limit| *limit != 0);
-    if let Some(swap) = memory.swap.filter(|swap| *swap != 0) {
-        let swap = match (swap, limit) {
-            (-1, _) => -1,
-            (swap, Some(limit)) if limit > 0 && swap >= limit => swap - limit,
-            _ => return Err("`linux.resources.memory.swap` is below the limit, or without one".to_owned()),
-        };
+    if let Some(swap) = swap_alone(memory)? {
         writes.add(("memory", "memory.swap.max"), or_max(swap), "memory.swap");
-    } else if limit == Some(-1) {
-        writes.add(("memory", "memory.swap.max"), "max", "memory.swap");
     }
     if let Some(limit) = limit {
         writes.add(("memory", "memory.max"), or_max(limit), "memory.limit");
@@ -201,6 +216,17 @@ fn memory_v2(writes: &mut Writes, memory: &OciMemory) -> Result<(), String> {
         writes.add(("memory", "memory.low"), or_max(reservation), "memory.reservation");
     }
     Ok(())
+}
+
+/// The limit of swap, where the specification has one of both together. Below 0: none.
+pub fn swap_alone(memory: &OciMemory) -> Result<Option<i64>, String> {
+    let limit = memory.limit.filter(|limit| *limit != 0);
+    match (memory.swap.filter(|swap| *swap != 0), limit) {
+        (None, Some(-1)) | (Some(-1), _) => Ok(Some(-1)),
+        (None, _) => Ok(None),
+        (Some(swap), Some(limit)) if limit > 0 && swap >= limit => Ok(Some(swap - limit)),
+        _ => Err("`linux.resources.memory.swap` is below the limit, or without one".to_owned()),
+    }
 }
 
 fn io_v1(writes: &mut Writes, io: &OciBlockIo) {
@@ -228,11 +254,14 @@ fn io_v1(writes: &mut Writes, io: &OciBlockIo) {
     }
 }
 
+/// 10 to 1000 onto 1 to 10000.
+pub fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight).max(10) - 10) * 9999 / 990
+}
+
 fn io_v2(writes: &mut Writes, io: &OciBlockIo) {
     if let Some(weight) = io.weight.filter(|weight| *weight != 0) {
-        // 10 to 1000 onto 1 to 10000.
-        let weight = 1 + (u64::from(weight).max(10) - 10) * 9999 / 990;
-        writes.add(("blkio", "io.weight"), weight, "blockIO.weight");
+        writes.add(("blkio", "io.weight"), io_weight(weight), "blockIO.weight");
     }
     for (_, key, devices) in throttles(io) {
         for device in devices {
@@ -280,6 +309,20 @@ mod tests {
     fn a_limit_of_no_processes_is_one_and_minus_one_is_none() {
         check(r#"{"pids":{"limit":0}}"#, CgroupVersion::V2, &["pids.max=0"]);
         check(r#"{"pids":{"limit":-1}}"#, CgroupVersion::V1, &["pids.max=max"]);
+    }
+
+    #[test]
+    fn an_update_keeps_the_half_that_it_does_not_name() {
+        let check = |json: &str, expected: &[&str]| {
+            let asked: OciResources = serde_json::from_str(json).unwrap();
+            let resources = serde_json::to_string(&completed(&asked, "50000 100000\n", "1000\n")).unwrap();
+            super::tests::check(&resources, CgroupVersion::V2, expected);
+        };
+        check(r#"{"cpu":{"period":200000}}"#, &["cpu.max=50000 200000"]);
+        check(r#"{"cpu":{"quota":-1}}"#, &["cpu.max=max 100000"]);
+        check(r#"{"memory":{"swap":1500}}"#, &["memory.swap.max=500", "memory.max=1000"]);
+        check(r#"{"memory":{"swap":-1}}"#, &["memory.swap.max=max"]);
+        check(r#"{"pids":{"limit":5}}"#, &["pids.max=5"]);
     }
 
     #[test]

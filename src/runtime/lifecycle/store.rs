@@ -81,6 +81,9 @@ pub struct Record {
     /// Directories that were made for the container.
     pub made_cgroups: Vec<PathBuf>,
     pub cgroup_version: u8,
+    /// The unit, where systemd makes the cgroups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
     /// What the process does once it is started, for messages, and the number of the first of these steps.
     pub steps: Vec<String>,
     pub first_step: u16,

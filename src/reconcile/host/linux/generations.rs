@@ -26,6 +26,7 @@ pub struct Given<'a> {
     pub read: &'a BTreeMap<PathBuf, Vec<u8>>,
     /// Variables that it uses: name, value, and whether it is called like a secret.
     pub variables: Vec<(&'a str, &'a str, bool)>,
+    pub profiles: &'a [String],
 }
 
 /// What was brought up.
@@ -130,7 +131,8 @@ impl LinuxHost {
                 images.insert(container.image.written.clone(), image);
             }
         }
-        Ok((Source { file: given.file.clone(), files, variables, images }, contents))
+        let (file, profiles) = (given.file.clone(), given.profiles.to_vec());
+        Ok((Source { file, profiles, files, variables, images }, contents))
     }
 
     /// The contents of all files that are read for a stack, but for its secrets.
