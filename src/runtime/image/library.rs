@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::blob::{BlobLocation, Tree};
-use super::layout::{blob_name, read_layout};
+use super::layout::{blob_name, read_image, read_layout};
 use super::manifest::{Descriptor, ImageIndex, ImageManifest, OCI_MANIFEST};
 use super::publish::{Lock, make_private, store_error};
-use super::{ContainerImage, HostPlatform, ImageError, ImageStore, LayerDigest, Reference};
+use super::store::resolved;
+use super::{ContainerImage, HostPlatform, ImageError, ImageStore, LayerDigest, Reference, ResolvedImage};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// What the registry had under the name: the digest of an index or of a manifest. Kept for lock files.
@@ -159,15 +160,24 @@ impl ImageStore {
         manifest: &LayerDigest,
         resolved: LayerDigest,
     ) -> Result<Option<StoredImage>, ImageError> {
-        let (Some(blob), Some(parsed)) = (self.blob(manifest), self.manifest_of(manifest)) else { return Ok(None) };
-        if self.blob(&parsed.config.digest).is_none() {
-            return Ok(None);
-        }
-        let media_type = parsed.media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned());
-        let (digest, size) = (*manifest, blob.size);
-        let descriptor = Descriptor { media_type, digest, size, platform: None, annotations: Default::default() };
+        let Some(descriptor) = self.unnamed(manifest) else { return Ok(None) };
         self.name_image(reference, &descriptor, resolved)?;
         self.stored(reference)
+    }
+
+    /// An image by its manifest, whether it has a name or not. `None`: its documents are not in the store.
+    pub fn resolve_unnamed(&self, manifest: &LayerDigest) -> Result<Option<ResolvedImage>, ImageError> {
+        let Some(descriptor) = self.unnamed(manifest) else { return Ok(None) };
+        Ok(Some(resolved(read_image(&self.layout_tree(), &descriptor, &self.platform)?)))
+    }
+
+    /// The descriptor of a manifest that is in the store with its configuration.
+    fn unnamed(&self, manifest: &LayerDigest) -> Option<Descriptor> {
+        let (blob, parsed) = (self.blob(manifest)?, self.manifest_of(manifest)?);
+        self.blob(&parsed.config.digest)?;
+        let media_type = parsed.media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned());
+        let (digest, size) = (*manifest, blob.size);
+        Some(Descriptor { media_type, digest, size, platform: None, annotations: Default::default() })
     }
 
     /// Takes a name away; blobs and layers stay until they are [removed](Self::unheld_blobs). Was there such a name?

@@ -128,19 +128,15 @@ impl LinuxHost {
     }
 
     /// The image that a build once led to, where its documents are still in the store.
-    fn kept_build(&self, name: &str) -> Option<ResolvedImage> {
-        let kept = self.builds.kept.get(name)?;
-        let path = self.roots.data.join("layout");
-        let image = self
-            .images
-            .resolve(&ImageOrigin::OciLayout { path, tag: Some(kept.reference.manifest.to_string()) })
-            .ok()?;
-        Some(ResolvedImage { id: kept.id.clone(), ..image })
+    fn kept_build(&self, name: &str) -> Result<Option<ResolvedImage>, HostError> {
+        let Some(kept) = self.builds.kept.get(name) else { return Ok(None) };
+        let found = self.images.resolve_unnamed(&kept.reference.manifest).doing(|| format!("read image `{name}`"))?;
+        Ok(found.map(|image| ResolvedImage { id: kept.id.clone(), ..image }))
     }
 
     /// What an image of a build is, or will be.
     pub(super) fn resolve_build(&self, name: &str, build: &Build, file: &str) -> Result<ResolvedImage, HostError> {
-        if let Some(image) = self.kept_build(name) {
+        if let Some(image) = self.kept_build(name)? {
             return Ok(image);
         }
         let known = self.known_build(name, build, file)?;
