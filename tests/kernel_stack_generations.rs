@@ -210,3 +210,25 @@ fn a_repair_puts_back_what_others_changed_and_nothing_else() {
     assert_eq!(repair().code, 0);
     assert_eq!(shop.0.leftovers(), Vec::<String>::new(), "what was taken down stays so");
 }
+
+#[test]
+fn one_goes_back_to_an_included_file_and_to_the_profiles_too() {
+    let shop = Shop::new();
+    let including = "name = \"shop\"\ninclude = [\"part.toml\"]\n[override.loud.container.web.env]\nLEVEL = \"loud\"\n";
+    shop.0.write("stack.toml", including);
+    let part = |word: &str| {
+        let text = "[container.web]\nimage = \"host:\"\ncommand = [\"sleep\", \"3600\"]\nenv = { LEVEL = \"quiet\", WORD = \"%\" }\n";
+        shop.0.write("part.toml", &text.replace('%', word));
+    };
+    let sees = || shop.ok(&["exec", "web", "sh", "-c", "echo $LEVEL $WORD"], "1").trim().to_owned();
+    part("first");
+    shop.ok(&["up", "--profile", "loud"], "1");
+    assert_eq!(sees(), "loud first");
+    part("second");
+    shop.ok(&["up"], "1");
+    assert_eq!(sees(), "quiet second");
+    fs::remove_file(shop.0.path().join("part.toml")).expect("it is there");
+    shop.ok(&["rollback", "--name", "shop"], "1");
+    part("second");
+    assert_eq!(sees(), "loud first");
+}
