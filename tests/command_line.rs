@@ -20,7 +20,10 @@ const STACK: &str = env!("CARGO_BIN_EXE_stack");
 #[test]
 fn every_command_has_help() {
     expect("help", &["--help"]);
-    for command in ["up", "watch", "diff", "down", "ps", "why", "stats", "logs", "exec", "check", "graph", "seccomp"] {
+    for command in [
+        "up", "watch", "diff", "down", "history", "rollback", "enable", "disable", "ps", "why", "stats", "logs",
+        "events", "wait", "exec", "check", "graph", "seccomp",
+    ] {
         expect(&format!("help-{command}"), &[command, "--help"]);
     }
     let version = stack(&["--version"]);
@@ -102,6 +105,43 @@ fn diff_of_a_fresh_host_is_the_whole_plan_and_changes_nothing() {
     let host = fresh();
     expect_outcome("diff-fresh", &["diff"], &run(&host, &["diff"]));
     assert_eq!(host.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_stack_that_comes_up_at_boot_is_a_unit_of_systemd_or_a_line_for_another_init() {
+    let host = fresh();
+    let root = host.path().join("root");
+    let root_arg = root.display().to_string();
+    let of = |name: &str, args: &[&str]| {
+        let args: Vec<&str> = args.iter().copied().chain(["--root", &root_arg]).collect();
+        let said = run(&host, &args);
+        let place = host.path().display().to_string();
+        let plain = |text: &str| {
+            text.replace(&place, "/HOST").replace(&host.cgroup().to_owned(), "CGROUP").replace(STACK, "/bin/stack")
+        };
+        let said = Outcome { code: said.code, stdout: plain(&said.stdout), stderr: plain(&said.stderr) };
+        expect_outcome(name, &args[..args.len() - 2], &said);
+    };
+    of("enable-dry-run", &["enable", "--repair", "5m", "--dry-run"]);
+    of("enable-no-systemd", &["enable"]);
+    assert!(!root.exists());
+    fs::create_dir_all(root.join("run/systemd/system")).expect("a folder");
+    of("enable", &["enable", "--repair", "5m"]);
+    let units = root.join("etc/systemd/system");
+    let found = || {
+        let text = host.sh(&format!("cd {} && find . -mindepth 1 ! -type d | sort", units.display()));
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let timer = "./stack-tea.service.wants/stack-tea.repair.timer";
+    assert!(found().contains(&timer.to_owned()) && found().len() == 5, "{:?}", found());
+    assert!(units.join("multi-user.target.wants/stack-tea.service").exists(), "the link leads somewhere");
+    of("enable-again", &["enable"]);
+    assert_eq!(found().len(), 2, "{:?}", found());
+    of("disable", &["disable"]);
+    assert_eq!(found(), Vec::<String>::new());
+    of("disable-again", &["disable", "--name", "tea"]);
+    fs::write(units.join("stack-tea.service"), "[Unit]\n").expect("written");
+    of("enable-not-ours", &["enable"]);
 }
 
 #[test]

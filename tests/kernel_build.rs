@@ -307,6 +307,24 @@ fn up_build_builds_anew_and_makes_the_container_again() {
 }
 
 #[test]
+fn one_goes_back_to_an_image_that_was_built_and_nothing_is_built() {
+    let host = host();
+    with_dockerfile(&host, "FROM base\nCOPY text /text\nCMD exec sleep 1000");
+    let text = || host.ok(&["exec", "job", "cat", "/text"]);
+    for content in ["first", "second"] {
+        host.write("ctx/text", content);
+        host.ok(&["up"]);
+        assert_eq!(text(), content);
+    }
+    host.ok(&["image", "prune", "--all"]);
+    let outcome = host.stack(&["rollback"]);
+    assert_eq!((outcome.code, made(&outcome)), (0, vec![]), "{outcome:?}");
+    assert_eq!(text(), "first");
+    host.ok(&["up"]);
+    assert_eq!(text(), "second");
+}
+
+#[test]
 fn an_image_is_built_on_one_that_is_built() {
     let host = host();
     host.write("ctx/Dockerfile", "FROM base\nRUN echo inner > /inner\nENV LEVEL=inner");

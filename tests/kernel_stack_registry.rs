@@ -86,6 +86,27 @@ fn says(host: &Sandbox, text: &str) {
 }
 
 #[test]
+fn one_goes_back_to_an_image_whose_tag_has_moved_also_when_its_registry_is_gone() {
+    let host = Sandbox::new();
+    let registry = Registry::start(&host);
+    registry.publish("team/web:1", "first");
+    host.write("stack.toml", &stack_of("missing"));
+    host.ok(&["up"]);
+    says(&host, "first");
+    registry.publish("team/web:1", "second");
+    host.ok(&["up", "--pull"]);
+    says(&host, "second");
+    drop(registry);
+    host.ok(&["image", "prune", "--all"]);
+    host.ok(&["rollback"]);
+    says(&host, "first");
+    host.ok(&["image", "prune", "--all"]);
+    host.ok(&["up"]);
+    says(&host, "second");
+    assert_in_sync(&host);
+}
+
+#[test]
 fn a_reference_is_locked_used_and_renewed() {
     let host = Sandbox::new();
     let registry = Registry::start(&host);

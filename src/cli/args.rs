@@ -1,8 +1,12 @@
 //! What can be typed.
 
+mod tools;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use tools::{ImageArgs, ImageCommand, SeccompArgs, SeccompCommand, SeccompGiven};
 
 /// Containers on one Linux host from a TOML file: no daemon, no other engine underneath.
 #[derive(Debug, Parser)]
@@ -31,6 +35,9 @@ pub struct Global {
     /// Mirrors of registries, and which of them may be spoken to without encryption.
     #[arg(long, global = true, env = "STACK_REGISTRIES", default_value = "/etc/stack/registries.toml", hide = true)]
     pub registries: PathBuf,
+    /// How many generations of a stack are kept to go back to.
+    #[arg(long, global = true, env = "STACK_GENERATIONS", default_value_t = 10, hide = true)]
+    pub generations: usize,
     /// Print how long each phase took, on standard error.
     #[arg(long, global = true)]
     pub timings: bool,
@@ -44,10 +51,18 @@ pub enum Command {
     Build(BuildArgs),
     /// Show what `up` would change, and change nothing.
     Diff(DiffArgs),
-    /// Follow the stack file and all it hangs on, and do at each change what is downstream of it.
+    /// Follow the stack file and all it hangs on; do at each change what is downstream of it.
     Watch(WatchArgs),
     /// Take a stack away; its volumes stay.
     Down(DownArgs),
+    /// Show what was brought up when, and what of it runs.
+    History(HistoryArgs),
+    /// Go back to what was brought up before.
+    Rollback(RollbackArgs),
+    /// Have a stack come up at boot.
+    Enable(EnableArgs),
+    /// Have it no longer come up at boot.
+    Disable(DisableArgs),
     /// Show what runs, where it listens and how it is.
     Ps(PsArgs),
     /// Say why a container, a bridge or an image is as it is.
@@ -58,6 +73,10 @@ pub enum Command {
     Top(StatsArgs),
     /// Show what containers wrote.
     Logs(LogsArgs),
+    /// Show what was done to a stack, when, by whom and why.
+    Events(EventsArgs),
+    /// Wait until containers have come to a state.
+    Wait(WaitArgs),
     /// Run a command in a running container.
     Exec(ExecArgs),
     /// Check a stack file.
@@ -106,7 +125,7 @@ impl ProfileArg {
 
 #[derive(Debug, Args)]
 pub struct UpArgs {
-    /// Stack files, one after another [default: stack.toml in this folder].
+    /// Stack files, or plans of `diff -o`, one after another [default: stack.toml in this folder].
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
     #[command(flatten)]
@@ -120,8 +139,11 @@ pub struct UpArgs {
     /// Wait until every container with a health probe is healthy, and every job has completed.
     #[arg(long)]
     pub wait: bool,
+    /// Only put back what others have changed: a stack that was taken down stays so, and an edited file waits.
+    #[arg(long)]
+    pub repair: bool,
     /// Go on watching: see `stack watch --help`.
-    #[arg(long, conflicts_with_all = ["pull", "wait"])]
+    #[arg(long, conflicts_with_all = ["repair", "pull", "wait"])]
     pub watch: bool,
     /// Print what came of it as JSON.
     #[arg(long)]
@@ -165,6 +187,9 @@ pub struct DiffArgs {
     pub path: Option<PathBuf>,
     #[command(flatten)]
     pub file: FileArg,
+    /// Keep the plan in this file too: `stack up PLAN` carries it out while nothing has moved.
+    #[arg(short, long, value_name = "PLAN")]
+    pub output: Option<PathBuf>,
     /// End with 4 if other machines would reach something that they do not reach now.
     #[arg(long)]
     pub deny_exposure: bool,
@@ -189,6 +214,72 @@ pub struct DownArgs {
     /// Print what came of it as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// The stack file [default: stack.toml in this folder].
+    #[arg(value_name = "FILE")]
+    pub path: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// A stack's name, when its file is no longer there or no longer right.
+    #[arg(long, conflicts_with_all = ["path", "file"])]
+    pub name: Option<String>,
+    /// Print it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The generation, as `stack history` numbers them [default: the one before what runs].
+    #[arg(value_name = "NUMBER")]
+    pub number: Option<u32>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// A stack's name, when its file is no longer there or no longer right.
+    #[arg(long, conflicts_with = "file")]
+    pub name: Option<String>,
+    /// Do not ask; without a terminal nothing is asked.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Print what came of it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct EnableArgs {
+    /// The stack file [default: stack.toml in this folder].
+    #[arg(value_name = "FILE")]
+    pub path: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Put back what others change on the host, looked for so often, as "5m".
+    #[arg(long, value_name = "INTERVAL")]
+    pub repair: Option<String>,
+    /// Only show what would be written.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where the host's files are.
+    #[arg(long, value_name = "FOLDER", default_value = "/", hide = true)]
+    pub root: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct DisableArgs {
+    /// The stack file [default: stack.toml in this folder].
+    #[arg(value_name = "FILE")]
+    pub path: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// A stack's name, when its file is no longer there.
+    #[arg(long, conflicts_with_all = ["path", "file"])]
+    pub name: Option<String>,
+    /// Where the host's files are.
+    #[arg(long, value_name = "FOLDER", default_value = "/", hide = true)]
+    pub root: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -255,6 +346,58 @@ pub struct LogsArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// The stack file [default: stack.toml in this folder]. `-f` follows, as everywhere in the field.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub profiles: ProfileArg,
+    /// A stack's name, when its file is no longer there.
+    #[arg(long, conflicts_with = "file")]
+    pub name: Option<String>,
+    /// Go on as more happens.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// At most so many of the last events.
+    #[arg(short = 'n', long, value_name = "EVENTS")]
+    pub tail: Option<usize>,
+    /// Print a JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exit status: 0 all have come there, 1 one of them cannot any more, 124 not in time.")]
+pub struct WaitArgs {
+    /// Containers or instances, such as `web` or `web-2`.
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub file: FileArg,
+    /// What to wait for [default: healthy where there is a probe, else started].
+    #[arg(long = "for", value_enum, value_name = "STATE")]
+    pub state: Option<WaitState>,
+    /// Wait no longer, as "30s" or "5m" [default: for ever].
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// Print a JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WaitState {
+    /// Its health probe passes.
+    Healthy,
+    /// Its program runs.
+    Started,
+    /// Its program has ended with status 0, and is not started again.
+    Completed,
+    /// It does not run: it has ended for good, or is not there.
+    Stopped,
+}
+
+#[derive(Debug, Args)]
 pub struct ExecArgs {
     #[command(flatten)]
     pub file: FileArg,
@@ -312,161 +455,4 @@ pub enum GraphFormat {
     Text,
     Dot,
     Svg,
-}
-
-#[derive(Debug, Args)]
-pub struct ImageArgs {
-    #[command(subcommand)]
-    pub command: ImageCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ImageCommand {
-    /// Bring images of registries into the store, and unpack them.
-    Pull {
-        #[arg(required = true, value_name = "REFERENCE")]
-        references: Vec<String>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Send an image to a registry.
-    Push {
-        reference: String,
-        /// Under another name [default: its own].
-        #[arg(value_name = "AS")]
-        to: Option<String>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// List the images of the store.
-    Ls {
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show what an image is and how it wants to be run.
-    Inspect {
-        reference: String,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show the layers of an image.
-    Tree {
-        reference: String,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Take images out of the store; `prune` gives their space back.
-    Rm {
-        #[arg(required = true, value_name = "REFERENCE")]
-        references: Vec<String>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show in what the second of two images differs: configuration, layers and files.
-    #[command(after_help = "Exit status: 0 the same, 2 different, 1 could not tell.")]
-    Diff {
-        #[arg(value_name = "BEFORE")]
-        before: String,
-        #[arg(value_name = "AFTER")]
-        after: String,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Take an image out of a layout or an archive into the store.
-    Import {
-        /// `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:TAG]`; archives may be compressed.
-        source: String,
-        /// What it is called from then on.
-        reference: String,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Write an image as an archive that docker, podman and skopeo read.
-    Export {
-        reference: String,
-        file: PathBuf,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Delete what no named image and no container holds, and images that no container uses.
-    Prune {
-        /// Images that no container uses, too.
-        #[arg(long)]
-        all: bool,
-        /// Such images, pulled or imported longer ago than this, as "30d" or "12h".
-        #[arg(long, value_name = "AGE")]
-        older_than: Option<String>,
-        /// Such images, but not the newest so many of each repository.
-        #[arg(long, value_name = "COUNT")]
-        keep: Option<usize>,
-        /// Such images, oldest first, until so much is free, as "10GiB".
-        #[arg(long, value_name = "SIZE")]
-        free: Option<String>,
-        /// Only say what would be deleted.
-        #[arg(long)]
-        dry_run: bool,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Hold blobs against their digests and unpacked layers against their archives, and repair them.
-    Fsck {
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-pub struct SeccompArgs {
-    #[command(subcommand)]
-    pub command: SeccompCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum SeccompCommand {
-    /// Compile profiles and say what is wrong with them; with `--syscall`, what they answer.
-    Check {
-        /// Profile files in JSON or TOML, or `default`.
-        #[arg(required = true, value_name = "PROFILE")]
-        profiles: Vec<String>,
-        /// A call such as `mount`, `socket(38)`, `clone(0x10000000)` or a number; may be given several times.
-        #[arg(short = 's', long = "syscall", value_name = "CALL")]
-        calls: Vec<String>,
-        #[command(flatten)]
-        given: SeccompGiven,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Say which rule and line of a profile decides about a call.
-    Explain {
-        /// A profile file in JSON or TOML, or `default`.
-        profile: String,
-        /// Calls such as `mount`, `socket(38)`, `clone(0x10000000)` or a number.
-        #[arg(required = true, value_name = "CALL")]
-        calls: Vec<String>,
-        #[command(flatten)]
-        given: SeccompGiven,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show the program that a profile becomes.
-    Disasm {
-        /// A profile file in JSON or TOML, or `default`.
-        profile: String,
-        #[command(flatten)]
-        given: SeccompGiven,
-    },
-}
-
-/// For whom a profile's conditions are decided.
-#[derive(Debug, Args)]
-pub struct SeccompGiven {
-    /// A capability that the container has, with or without `CAP_` [default: the usual set].
-    #[arg(long, value_name = "CAP")]
-    pub cap: Vec<String>,
-    /// The kernel's version [default: this machine's].
-    #[arg(long, value_name = "VERSION")]
-    pub kernel: Option<String>,
-    /// The calls' architecture: x86_64, x86, x32 or aarch64 [default: this machine's].
-    #[arg(long)]
-    pub arch: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! What every command needs: the stack file, the host, the lock, and a runtime to wait in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::style::{BAD, DIM, paint};
 use crate::file;
 use crate::model::{Name, Stack};
-use crate::reconcile::{HostError, LinuxHost, RegistryOptions, RoadError, Roots};
+use crate::reconcile::{Given, HostError, LinuxHost, RegistryOptions, RoadError, Roots};
 
 /// The file that a command reads where none is named.
 pub const DEFAULT_FILE: &str = "stack.toml";
@@ -33,7 +33,41 @@ pub fn file_paths(positional: &[PathBuf], flag: &FileArg) -> Vec<PathBuf> {
 
 /// Reads and checks a stack file; prints what is wrong with it.
 pub fn load(path: &Path, profiles: &ProfileArg) -> Result<Stack, Exit> {
-    let examined = file::examine(path, &variables(), &profiles.chosen());
+    told(file::examine(path, &variables(), &profiles.chosen()))
+}
+
+/// A stack, and what was read for it.
+pub struct Loaded {
+    pub stack: Stack,
+    /// The stack file, absolute.
+    pub file: PathBuf,
+    /// The contents of the stack file and of those it names for its own meaning, by absolute path.
+    pub read: BTreeMap<PathBuf, Vec<u8>>,
+    pub variables: HashMap<String, String>,
+    pub profiles: Vec<String>,
+}
+
+impl Loaded {
+    /// What the stack is made from.
+    pub fn given(&self) -> Given<'_> {
+        let texts: Vec<&str> = self.read.values().filter_map(|bytes| std::str::from_utf8(bytes).ok()).collect();
+        let variables = file::variables_used(&texts, &self.variables).collect();
+        Given { stack: &self.stack, file: self.file.clone(), read: &self.read, variables, profiles: &self.profiles }
+    }
+}
+
+/// As [`load`], with what was read.
+pub fn load_all(path: &Path, profiles: Vec<String>) -> Result<Loaded, Exit> {
+    let variables = variables();
+    let recorded = file::Recorded::of(&file::HostFiles);
+    let stack = told(file::examine_in(path, &variables, (&profiles, &recorded)))?;
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let read = recorded.into_read().into_iter().map(|(path, content)| (absolute(&path), content)).collect();
+    Ok(Loaded { stack, file: absolute(path), read, variables, profiles })
+}
+
+/// The stack; prints what is to be said about its file.
+pub fn told(examined: file::Examined) -> Result<Stack, Exit> {
     if !examined.diagnostics.is_empty() {
         anstream::eprint!("{}", examined.diagnostics.render(look_of_stderr()));
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::args::{DownArgs, Global};
-use super::context::{failed, file_path, host, load, road_failed, timings, wait_for};
+use super::context::{failed, file_path, host, load, timings, wait_for};
 use super::exit::Exit;
 use super::show::{JSON_VERSION, plan_json};
 use super::up::{Shown, ended, lock_failed, ok, road};
@@ -23,7 +23,7 @@ fn down(global: &Global, args: &DownArgs) -> Result<(), Exit> {
     let lock = host.lock().map_err(|error| lock_failed(&error))?;
     let wish = Wish::Nothing { stack: &stack, volumes };
     let shown = Shown { file: &file, json: args.json };
-    let travelled = wait_for(road(&host, &wish, &shown))?.map_err(|error| road_failed(&error))?;
+    let travelled = wait_for(road(&host, &wish, &shown))??;
     timings(global, &travelled.timings);
     if args.json {
         let document = serde_json::json!({
@@ -34,6 +34,9 @@ fn down(global: &Global, args: &DownArgs) -> Result<(), Exit> {
         anstream::println!("{document:#}");
     }
     ended(&travelled)?;
+    if volumes == Volumes::Remove {
+        host.generations().remove().map_err(|error| failed(&error.to_string(), &[]))?;
+    }
     lock.remove_with_folder().map_err(|error| failed(&error.to_string(), &[]))?;
     if !args.json {
         let kept = if volumes == Volumes::Keep { "; its volumes and logs stay" } else { "" };

@@ -19,6 +19,8 @@ pub enum Exit {
     Locked = 5,
     /// The command line is wrong.
     Usage = 64,
+    /// `wait`: not in time; the status that timeout(1) gives.
+    TimedOut = 124,
     /// The user asked to stop.
     Interrupted = 130,
 }

@@ -62,7 +62,8 @@ fn logs(global: &Global, args: &LogsArgs) -> Result<(), Exit> {
     }
 }
 
-fn chosen(known: &[String], names: &[String], stack: &Name) -> Result<Vec<String>, Exit> {
+/// The instances that names stand for: of themselves, or of all replicas.
+pub fn chosen(known: &[String], names: &[String], stack: &Name) -> Result<Vec<String>, Exit> {
     if names.is_empty() {
         return Ok(known.to_vec());
     }

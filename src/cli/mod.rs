@@ -6,20 +6,25 @@ mod check;
 mod context;
 mod diff;
 mod down;
+mod enable;
+mod events;
 mod exec;
 mod exit;
 mod graph;
+mod history;
 mod image;
 mod logs;
 mod oci;
 mod progress;
 mod ps;
+mod rollback;
 mod seccomp;
 mod show;
 mod stats;
 mod style;
 mod terminal;
 mod up;
+mod wait;
 mod watch;
 mod why;
 
@@ -53,11 +58,17 @@ pub fn run() -> ExitCode {
         Command::Watch(args) => watch::run(&cli.global, &args),
         Command::Diff(args) => diff::run(&cli.global, &args),
         Command::Down(args) => down::run(&cli.global, &args),
+        Command::History(args) => history::run(&cli.global, &args),
+        Command::Rollback(args) => rollback::run(&cli.global, &args),
+        Command::Enable(args) => enable::enable(&cli.global, &args),
+        Command::Disable(args) => enable::disable(&args),
         Command::Ps(args) => ps::run(&cli.global, &args),
         Command::Why(args) => why::run(&cli.global, &args),
         Command::Stats(args) => stats::run(&cli.global, &args),
         Command::Top(args) => stats::run_top(&cli.global, &args),
         Command::Logs(args) => logs::run(&cli.global, &args),
+        Command::Events(args) => events::run(&cli.global, &args),
+        Command::Wait(args) => wait::run(&cli.global, &args),
         Command::Exec(args) => exec::run(&cli.global, &args),
         Command::Check(args) => check::run(&cli.global, &args),
         // Taken before it comes to this, unless flags of `stack` itself stand before it.

@@ -30,7 +30,7 @@ use toml::de::{DeTable, DeValue};
 pub use code::Code;
 pub use diagnostic::{Diagnostic, Diagnostics, Look, Marked, Severity};
 pub use dockerfile::{Wish, parse_dockerfile, platform_args};
-pub use surroundings::{FileKind, Files, HostFiles, Surroundings};
+pub use surroundings::{FileKind, Files, HostFiles, Recorded, Remembered, Surroundings};
 
 use source::{Source, Texts};
 use table::Document;
@@ -63,12 +63,17 @@ pub fn parse(name: &str, text: &str, surroundings: &Surroundings) -> Result<Stac
 
 /// As [`load`], with the warnings of a file that can be used.
 pub fn examine(path: &Path, env: &HashMap<String, String>, profiles: &[String]) -> Examined {
+    examine_in(path, env, (profiles, &HostFiles))
+}
+
+/// As [`examine`], among other files.
+pub fn examine_in(path: &Path, env: &HashMap<String, String>, (profiles, files): (&[String], &dyn Files)) -> Examined {
     let name = path.display().to_string();
     let unreadable =
         |why: String| Examined { stack: None, diagnostics: Diagnostics::unreadable(&name, why), included: vec![] };
-    let content = match HostFiles.kind(path) {
+    let content = match files.kind(path) {
         Ok(FileKind::Folder) => return unreadable("it is a folder, not a stack file".into()),
-        Ok(_) => HostFiles.read(path, MAX_FILE),
+        Ok(_) => files.read(path, MAX_FILE),
         Err(fault) => Err(fault),
     };
     let content = match content {
@@ -87,7 +92,7 @@ pub fn examine(path: &Path, env: &HashMap<String, String>, profiles: &[String]) 
         Ok(absolute) => absolute.parent().map(Path::to_path_buf).unwrap_or_default(),
         Err(fault) => return unreadable(format!("the folder of the stack file cannot be told: {fault}")),
     };
-    examine_text(&name, &text, &Surroundings { variables: env, folder, files: &HostFiles, profiles })
+    examine_text(&name, &text, &Surroundings { variables: env, folder, files, profiles })
 }
 
 /// As [`parse`], with the warnings of a text that can be used.
@@ -116,6 +121,22 @@ pub fn examine_text(name: &str, text: &str, surroundings: &Surroundings) -> Exam
     let stack = (!errors).then(|| origins(&source, &root)).and_then(|origins| stack(document, origins));
     let diagnostics = Diagnostics::new(source, drafts, &secrets(&written.text, surroundings.variables)).with(foreign);
     Examined { stack, diagnostics, included: collected.included.clone() }
+}
+
+/// The variables of the environment that texts of stack files use, each with whether it is called like a secret.
+pub fn variables_used<'v>(
+    texts: &[&str],
+    variables: &'v HashMap<String, String>,
+) -> impl Iterator<Item = (&'v str, &'v str, bool)> {
+    let used = |name: &str| texts.iter().any(|text| names(text).any(|found| found == name));
+    let found: Vec<_> = variables.iter().filter(|(name, _)| used(name)).collect();
+    found.into_iter().map(|(name, value)| (name.as_str(), value.as_str(), source::names_a_secret(name)))
+}
+
+/// What stands after each `${`.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split("${").skip(1).map(move |rest| &rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())])
 }
 
 /// Values shorter than this would be found in words that have nothing to do with them.
@@ -250,6 +271,32 @@ mod tests {
         let env = &stack(text).containers["web"].env;
         let pairs: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(pairs, [("A", "1"), ("B", "$NOT_REPLACED"), ("C", "1.9")]);
+    }
+
+    #[test]
+    fn the_variables_that_a_text_uses_are_told_from_others() {
+        let variables = ["TAG", "TAGS", "DB_PASSWORD", "HOME"].map(|name| (name.to_owned(), "x".to_owned()));
+        let variables = HashMap::from(variables);
+        let mut used: Vec<_> =
+            variables_used(&["a = '${TAG:-1}' # $HOME", "b = '${DB_PASSWORD}${UNSET}'"], &variables).collect();
+        used.sort_unstable();
+        assert_eq!(used, [("DB_PASSWORD", "x", true), ("TAG", "x", false)]);
+    }
+
+    #[test]
+    fn what_was_read_once_can_be_read_again_when_it_is_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("stack.toml");
+        let text = "name = 'a'\n[container.web]\nimage = 'host:'\nenv_file = ['x.env']\n";
+        std::fs::write(&path, text).expect("written");
+        std::fs::write(folder.path().join("x.env"), "A=1\n").expect("written");
+        let recorded = Recorded::of(&HostFiles);
+        examine_in(&path, &HashMap::new(), (&[], &recorded)).stack.expect("a stack");
+        let contents = recorded.into_read();
+        assert_eq!(contents.keys().collect::<Vec<_>>(), [&path, &folder.path().join("x.env")]);
+        std::fs::remove_file(folder.path().join("x.env")).expect("removed");
+        let stack = examine_in(&path, &HashMap::new(), (&[], &Remembered { contents })).stack.expect("a stack");
+        assert_eq!(stack.containers["web"].env["A"], "1");
     }
 
     #[test]

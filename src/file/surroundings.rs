@@ -1,6 +1,7 @@
 //! What a stack file's meaning hangs on besides its text: variables, the folder that paths begin at, files, and profiles.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
@@ -74,5 +75,63 @@ impl Files for HostFiles {
             true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {limit} bytes"))),
             false => Ok(content),
         }
+    }
+}
+
+/// Files as another has them, with a memory of what was read.
+pub struct Recorded<'a> {
+    files: &'a dyn Files,
+    read: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
+}
+
+impl<'a> Recorded<'a> {
+    pub fn of(files: &'a dyn Files) -> Self {
+        Recorded { files, read: RefCell::default() }
+    }
+
+    /// The contents that were read, by path.
+    pub fn into_read(self) -> BTreeMap<PathBuf, Vec<u8>> {
+        self.read.into_inner()
+    }
+}
+
+impl Files for Recorded<'_> {
+    fn kind(&self, path: &Path) -> io::Result<FileKind> {
+        self.files.kind(path)
+    }
+
+    fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        let content = self.files.read(path, limit)?;
+        self.read.borrow_mut().insert(path.to_owned(), content.clone());
+        Ok(content)
+    }
+
+    fn real(&self, path: &Path) -> PathBuf {
+        self.files.real(path)
+    }
+}
+
+/// Files as they were once, where that was kept; all others as this host has them now.
+pub struct Remembered {
+    pub contents: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+impl Files for Remembered {
+    fn kind(&self, path: &Path) -> io::Result<FileKind> {
+        match self.contents.contains_key(path) {
+            true => Ok(FileKind::File),
+            false => HostFiles.kind(path),
+        }
+    }
+
+    fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        match self.contents.get(path) {
+            Some(content) => Ok(content.clone()),
+            None => HostFiles.read(path, limit),
+        }
+    }
+
+    fn real(&self, path: &Path) -> PathBuf {
+        HostFiles.real(path)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -105,28 +105,79 @@ impl EventLog {
 
     /// All events that are kept, the oldest first. A line that is none is passed over.
     pub fn read(&self) -> io::Result<Vec<EventRecord>> {
-        let mut records = Vec::new();
-        for path in [&self.older(), &self.path] {
-            let mut text = Vec::new();
-            match File::open(path) {
-                Ok(file) => file.take(2 * MAX_LOG).read_to_end(&mut text)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            records.extend(text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()));
-        }
-        Ok(records)
+        EventTail::of(self.clone()).next_records()
+    }
+
+    /// Makes the folder that all logs are in, and says where it is: for whoever watches it.
+    pub fn make_folder(&self) -> io::Result<&Path> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        Ok(folder)
     }
 
     fn open(&self) -> io::Result<File> {
-        if let Some(folder) = self.path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        }
+        self.make_folder()?;
         OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)
     }
 
     fn older(&self) -> PathBuf {
         self.path.with_extension("jsonl.1")
+    }
+}
+
+/// Reads a log from its beginning, and what is appended later at each further call.
+#[derive(Debug)]
+pub struct EventTail {
+    log: EventLog,
+    /// The file that was read last, how far, and the line that had no end yet.
+    at: Option<(File, Vec<u8>)>,
+}
+
+impl EventTail {
+    pub fn of(log: EventLog) -> Self {
+        EventTail { log, at: None }
+    }
+
+    /// The events that came since the last call, the oldest first. A line that is none is passed over.
+    pub fn next_records(&mut self) -> io::Result<Vec<EventRecord>> {
+        let mut records = Vec::new();
+        // Opened before the rest of the one before is read: what is appended after a change of files is in the new one.
+        let newest = open_if_there(&self.log.path)?;
+        if self.at.is_none() {
+            self.at = open_if_there(&self.log.older())?.map(|file| (file, vec![]));
+        }
+        self.read_on(&mut records)?;
+        if let Some(newest) = newest
+            && !self.reads(&newest)?
+        {
+            self.at = Some((newest, vec![]));
+            self.read_on(&mut records)?;
+        }
+        Ok(records)
+    }
+
+    fn reads(&self, file: &File) -> io::Result<bool> {
+        let Some((read, _)) = &self.at else { return Ok(false) };
+        let (one, other) = (read.metadata()?, file.metadata()?);
+        Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+    }
+
+    fn read_on(&mut self, records: &mut Vec<EventRecord>) -> io::Result<()> {
+        let Some((file, begun)) = &mut self.at else { return Ok(()) };
+        file.take(2 * MAX_LOG).read_to_end(begun)?;
+        let whole = begun.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let rest = begun.split_off(whole);
+        let lines = std::mem::replace(begun, rest);
+        records.extend(lines.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()));
+        Ok(())
+    }
+}
+
+fn open_if_there(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -167,5 +218,25 @@ mod tests {
         OpenOptions::new().append(true).open(log.path()).unwrap().write_all(b"{\"time\":\"20\n").unwrap();
         log.append(&record).unwrap();
         assert_eq!(log.read().unwrap(), [record.clone(), record]);
+    }
+
+    #[test]
+    fn who_follows_a_log_gets_each_event_once_also_across_its_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = EventLog::of(folder.path(), "shop");
+        let mut tail = EventTail::of(log.clone());
+        assert_eq!(tail.next_records().unwrap(), []);
+        let mut seen = Vec::new();
+        for number in 0..1500 {
+            let mut record = EventRecord::now(Actor::Up, "nat", "repair", format!("{number}"));
+            record.error = Some("x".repeat(2000));
+            log.append(&record).unwrap();
+            if number % 7 == 0 {
+                seen.extend(tail.next_records().unwrap());
+            }
+        }
+        seen.extend(tail.next_records().unwrap());
+        let numbers: Vec<usize> = seen.iter().map(|record| record.why.parse().unwrap()).collect();
+        assert_eq!(numbers, (0..1500).collect::<Vec<_>>());
     }
 }

@@ -220,7 +220,7 @@ pub(super) mod rfc3339 {
 }
 
 /// One time stamp as an RFC 3339 text.
-pub(super) mod rfc3339_text {
+pub(crate) mod rfc3339_text {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 

@@ -11,10 +11,11 @@ use super::step::Action;
 use crate::model::{Condition, Name, Stack};
 use crate::plan::Resolved;
 
-pub use linux::{BuildWatch, Rebuild, capacity};
 pub use linux::{
-    ExecFailure, ExecWish, LinuxHost, LockError, Renewal, Roots, StackLock, SyncWish, Synced, Usage, turn,
+    Awaited, Brought, ExecFailure, ExecWish, Given, LinuxHost, LockError, Renewal, Roots, StackLock, SyncWish, Synced,
+    Usage, labels, turn,
 };
+pub use linux::{BuildWatch, Rebuild, capacity};
 
 /// A host that holds stacks. There are two: [`LinuxHost`], and one in the tests that can die after any half-step.
 pub trait Host: HostFacts {

@@ -1,4 +1,5 @@
-//! What containers use of the store, read from their bundles: those that run, and those that could be started again.
+//! What is used of the store: by containers, read from their bundles, whether they run or could be started again; and by
+//! generations that are kept.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read;
@@ -36,6 +37,29 @@ impl InUse {
                     }
                     found.images.extend(named(&text, IMAGE));
                 }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What kept generations name.
+#[derive(Debug, Default)]
+pub(super) struct KeptBack {
+    pub layers: HashSet<LayerDigest>,
+    /// Digests of manifests, configurations and indexes.
+    pub documents: HashSet<LayerDigest>,
+}
+
+impl KeptBack {
+    /// Reads `<data>/generations/<stack>/<number>/generation.json`.
+    pub(super) fn read(data: &Path) -> Result<Self, LibraryError> {
+        let mut found = Self::default();
+        for stack in folders(&data.join("generations"))? {
+            for generation in folders(&stack)? {
+                let text = text(&generation.join("generation.json"))?;
+                found.layers.extend(named(&text, LAYER));
+                found.documents.extend(named(&text, IMAGE));
             }
         }
         Ok(found)
@@ -86,5 +110,17 @@ mod tests {
         assert_eq!(found.layers[&one], BTreeSet::from(["shop/web-1".to_owned()]));
         assert_eq!(found.images, HashSet::from([id]));
         assert!(InUse::read(&run.path().join("absent")).unwrap().layers.is_empty());
+    }
+
+    #[test]
+    fn what_kept_generations_name_is_found() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = data.path().join("generations/shop/3");
+        std::fs::create_dir_all(&folder).unwrap();
+        let (layer, manifest) = (LayerDigest::of(b"1"), LayerDigest::of(b"2"));
+        let text = format!("{{\"layers\":[\"/data/layers/sha256/{}\"],\"manifest\":\"{manifest}\"}}", layer.hex());
+        std::fs::write(folder.join("generation.json"), text).unwrap();
+        let found = KeptBack::read(data.path()).unwrap();
+        assert_eq!((found.layers, found.documents), (HashSet::from([layer]), HashSet::from([manifest])));
     }
 }

@@ -5,11 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::in_use::InUse;
+use super::in_use::{InUse, KeptBack};
 use super::{ImageLibrary, LibraryError, store};
 use crate::runtime::image::{LayerDigest, Reference, StoredImage};
 
-/// Which named images may go too. What nobody holds always goes; what a container uses never does.
+/// Which named images may go too. What nobody holds always goes; what a container or a kept generation uses never does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PruneWish {
     /// Every image that no container uses; the bounds below narrow it.
@@ -45,15 +45,18 @@ struct Unheld {
 }
 
 impl ImageLibrary {
-    /// Takes away blobs and unpacked layers that no named image and no container holds, after the named images that the
+    /// Takes away blobs and unpacked layers that no named image, no container and no kept generation holds, after the named images that the
     /// wish lets go.
     pub fn prune(&self, wish: &PruneWish) -> Result<Pruned, LibraryError> {
         let failed = || store("prune the store");
         let _alone = self.store.hold_alone().map_err(failed())?;
         let used = InUse::read(&self.run)?;
+        let kept = KeptBack::read(self.store.root())?;
         let images = self.images()?;
         let is_used = |image: &StoredImage| match self.resolve(&image.reference) {
-            Ok(resolved) => resolved.id.parse().is_ok_and(|id| used.images.contains(&id)),
+            Ok(resolved) => {
+                resolved.id.parse().is_ok_and(|id| used.images.contains(&id) || kept.documents.contains(&id))
+            }
             // One that cannot be read runs nowhere.
             Err(_) => false,
         };
@@ -69,7 +72,7 @@ impl ImageLibrary {
         let mut sizes = HashMap::new();
         let available = self.available()?;
         let unheld = loop {
-            let unheld = self.unheld(&gone, &used, &mut sizes)?;
+            let unheld = self.unheld(&gone, (&used, &kept), &mut sizes)?;
             let enough = wish.free.is_none_or(|floor| available + unheld.bytes >= floor);
             let Some(next) = (if enough { None } else { queue.next() }) else { break unheld };
             gone.insert(next.clone());
@@ -98,7 +101,7 @@ impl ImageLibrary {
     fn unheld(
         &self,
         gone: &HashSet<Reference>,
-        used: &InUse,
+        (used, kept): (&InUse, &KeptBack),
         sizes: &mut HashMap<LayerDigest, u64>,
     ) -> Result<Unheld, LibraryError> {
         let failed = || store("look through the store");
@@ -110,11 +113,12 @@ impl ImageLibrary {
             }
         }
         let mut unheld = Unheld::default();
-        for (digest, size) in self.store.unheld_blobs(gone).map_err(failed())? {
+        for (digest, size) in self.store.unheld_blobs(gone, &kept.documents).map_err(failed())? {
             unheld.blobs.push(digest);
             unheld.bytes += size;
         }
-        for layer in cache.unreferenced().filter(|layer| !used.layers.contains_key(&layer.digest)) {
+        let is_used = |layer: LayerDigest| used.layers.contains_key(&layer) || kept.layers.contains(&layer);
+        for layer in cache.unreferenced().filter(|layer| !is_used(layer.digest)) {
             unheld.layers.push(layer.digest);
             unheld.bytes += *sizes.entry(layer.digest).or_insert_with(|| space_of(&layer.path));
         }

@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::blob::{BlobLocation, Tree};
-use super::layout::{blob_name, read_layout};
-use super::manifest::{Descriptor, ImageIndex, ImageManifest};
+use super::layout::{blob_name, read_image, read_layout};
+use super::manifest::{Descriptor, ImageIndex, ImageManifest, OCI_MANIFEST};
 use super::publish::{Lock, make_private, store_error};
-use super::{ContainerImage, HostPlatform, ImageError, ImageStore, LayerDigest, Reference};
+use super::store::resolved;
+use super::{ContainerImage, HostPlatform, ImageError, ImageStore, LayerDigest, Reference, ResolvedImage};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// What the registry had under the name: the digest of an index or of a manifest. Kept for lock files.
@@ -152,6 +153,33 @@ impl ImageStore {
         })
     }
 
+    /// Gives a name back to an image whose documents are still in the store. `None`: they are not.
+    pub fn name_again(
+        &self,
+        reference: &Reference,
+        manifest: &LayerDigest,
+        resolved: LayerDigest,
+    ) -> Result<Option<StoredImage>, ImageError> {
+        let Some(descriptor) = self.unnamed(manifest) else { return Ok(None) };
+        self.name_image(reference, &descriptor, resolved)?;
+        self.stored(reference)
+    }
+
+    /// An image by its manifest, whether it has a name or not. `None`: its documents are not in the store.
+    pub fn resolve_unnamed(&self, manifest: &LayerDigest) -> Result<Option<ResolvedImage>, ImageError> {
+        let Some(descriptor) = self.unnamed(manifest) else { return Ok(None) };
+        Ok(Some(resolved(read_image(&self.layout_tree(), &descriptor, &self.platform)?)))
+    }
+
+    /// The descriptor of a manifest that is in the store with its configuration.
+    fn unnamed(&self, manifest: &LayerDigest) -> Option<Descriptor> {
+        let (blob, parsed) = (self.blob(manifest)?, self.manifest_of(manifest)?);
+        self.blob(&parsed.config.digest)?;
+        let media_type = parsed.media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned());
+        let (digest, size) = (*manifest, blob.size);
+        Some(Descriptor { media_type, digest, size, platform: None, annotations: Default::default() })
+    }
+
     /// Takes a name away; blobs and layers stay until they are [removed](Self::unheld_blobs). Was there such a name?
     pub fn forget(&self, reference: &Reference) -> Result<bool, ImageError> {
         let name = reference.to_string();
@@ -164,14 +192,20 @@ impl ImageStore {
         Ok(found)
     }
 
-    /// The blobs that no named image holds when those of `gone` have lost their names, with their sizes in bytes.
-    pub fn unheld_blobs(&self, gone: &HashSet<Reference>) -> Result<Vec<(LayerDigest, u64)>, ImageError> {
+    /// The blobs that no named image holds when those of `gone` have lost their names, with their sizes in bytes. `also`
+    /// are manifests that are held without a name.
+    pub fn unheld_blobs(
+        &self,
+        gone: &HashSet<Reference>,
+        also: &HashSet<LayerDigest>,
+    ) -> Result<Vec<(LayerDigest, u64)>, ImageError> {
         let gone: HashSet<String> = gone.iter().map(Reference::to_string).collect();
         let mut kept = HashSet::new();
         let stays = |descriptor: &Descriptor| descriptor.ref_name().is_none_or(|name| !gone.contains(name));
-        for descriptor in self.index()?.manifests.into_iter().filter(stays) {
-            kept.insert(descriptor.digest);
-            let Some(manifest) = self.manifest_of(&descriptor.digest) else { continue };
+        let named = self.index()?.manifests.into_iter().filter(stays).map(|descriptor| descriptor.digest);
+        for digest in named.chain(also.iter().copied()) {
+            kept.insert(digest);
+            let Some(manifest) = self.manifest_of(&digest) else { continue };
             kept.insert(manifest.config.digest);
             kept.extend(manifest.layers.iter().map(|layer| layer.digest));
         }

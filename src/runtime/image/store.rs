@@ -316,7 +316,7 @@ fn verify_blob<R: Read>(layer: &ImageLayer, inflater: Inflater<BufReader<Hashing
     Ok(())
 }
 
-fn resolved(image: ContainerImage) -> ResolvedImage {
+pub(super) fn resolved(image: ContainerImage) -> ResolvedImage {
     let layers = image.layers.into_iter().map(LayerSource::Blob).collect();
     ResolvedImage { id: image.id.to_string(), config: image.config, layers, binds: Vec::new() }
 }

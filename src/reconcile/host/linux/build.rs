@@ -10,6 +10,7 @@ use crate::build::{BaseFacts, Bases, BuildError, BuildEvent, BuildPlan, Builder,
 use crate::file::platform_args;
 use crate::model::build::{BaseImage, Build, BuildNetwork};
 use crate::model::{ImageSource, Stack};
+use crate::reconcile::generation::KeptReference;
 use crate::runtime::container::{defaults, protected_executable};
 use crate::runtime::image::{
     ImageOrigin, LayerDigest, LayerSource, LocalBlobs, Packing, Reference, ResolvedImage, StoredImage, pack_folder,
@@ -38,6 +39,14 @@ pub(super) struct Builds {
     built: Arc<Mutex<HashSet<Reference>>>,
     watch: Option<BuildWatch>,
     rebuild: Rebuild,
+    /// By name: what a generation that is gone back to had built.
+    kept: Arc<BTreeMap<String, KeptBuild>>,
+}
+
+/// An image that was built once.
+pub(super) struct KeptBuild {
+    pub reference: KeptReference,
+    pub id: String,
 }
 
 #[derive(Clone)]
@@ -108,8 +117,28 @@ impl LinuxHost {
         self
     }
 
+    pub(super) fn with_kept_builds(mut self, kept: BTreeMap<String, KeptBuild>) -> Self {
+        self.builds.kept = Arc::new(kept);
+        self
+    }
+
+    /// What a build once led to, where that is gone back to.
+    pub(super) fn kept_build_reference(&self, name: &str) -> Option<KeptReference> {
+        self.builds.kept.get(name).map(|kept| kept.reference.clone())
+    }
+
+    /// The image that a build once led to, where its documents are still in the store.
+    fn kept_build(&self, name: &str) -> Result<Option<ResolvedImage>, HostError> {
+        let Some(kept) = self.builds.kept.get(name) else { return Ok(None) };
+        let found = self.images.resolve_unnamed(&kept.reference.manifest).doing(|| format!("read image `{name}`"))?;
+        Ok(found.map(|image| ResolvedImage { id: kept.id.clone(), ..image }))
+    }
+
     /// What an image of a build is, or will be.
     pub(super) fn resolve_build(&self, name: &str, build: &Build, file: &str) -> Result<ResolvedImage, HostError> {
+        if let Some(image) = self.kept_build(name)? {
+            return Ok(image);
+        }
         let known = self.known_build(name, build, file)?;
         let mut unbuilt = held(&self.builds.unbuilt);
         match known.why {
@@ -154,7 +183,7 @@ impl LinuxHost {
     }
 
     /// What an image of a stack is called in the store.
-    fn build_reference(&self, name: &str) -> Result<Reference, HostError> {
+    pub(super) fn build_reference(&self, name: &str) -> Result<Reference, HostError> {
         let text = format!("localhost/{}/{name}:latest", self.stack);
         text.parse().doing(|| format!("name image `{name}`"))
     }

@@ -96,7 +96,7 @@ impl LinuxHost {
         write_file(&folder.join(bundle::HOSTS), hosts_text(&desired.live.hosts).as_bytes(), 0o644)?;
         write_file(&folder.join(bundle::RESOLV_CONF), self.resolv_conf(desired).as_bytes(), 0o644)?;
         write_file(&folder.join(bundle::HOSTNAME), format!("{}\n", spec.hostname).as_bytes(), 0o644)?;
-        write_copies(spec, folder)?;
+        write_copies((spec, &self.elsewhere), folder)?;
         write_json(&folder.join(STORED), &StoredContainer::from(desired))?;
         write_json(&folder.join(CONFIG_FILE), &bundle::oci_config(desired, found))?;
         bundle::monitor_spec(desired, found)
@@ -153,7 +153,7 @@ impl LinuxHost {
             spec.save(&bundle).doing(doing)?;
             client::reload(&bundle).doing(doing)?;
         }
-        rewrite_copies(&wanted.spec, &bundle, &adjust.contents)?;
+        rewrite_copies((&wanted.spec, &self.elsewhere), &bundle, &adjust.contents)?;
         let epoch = digest_of(&wanted.live.contents);
         self.react(&instance, &adjust.reactions, &epoch).await?;
         // Last: until here another run sees what is still to do.

@@ -13,6 +13,7 @@ use super::LinuxHost;
 use super::bundle::{FILES, SECRETS, copies};
 use super::container::{make_private_folder, read_bounded, write_file};
 use super::exec::ExecWish;
+use super::generations::Elsewhere;
 use crate::monitor::client;
 use crate::monitor::spec::MonitorSpec;
 use crate::plan::ContainerSpec;
@@ -27,8 +28,8 @@ struct Source<'a> {
 }
 
 /// In the order of [`copies`].
-fn sources(spec: &ContainerSpec) -> impl Iterator<Item = Source<'_>> {
-    let files = spec.files.iter().map(|file| Source { file: &file.file, access: None });
+fn sources<'a>(spec: &'a ContainerSpec, elsewhere: &'a Elsewhere) -> impl Iterator<Item = Source<'a>> {
+    let files = spec.files.iter().map(|file| Source { file: elsewhere.of(&file.file), access: None });
     let secrets = spec
         .secrets
         .iter()
@@ -37,13 +38,13 @@ fn sources(spec: &ContainerSpec) -> impl Iterator<Item = Source<'_>> {
 }
 
 /// Writes all copies into a new bundle.
-pub(super) fn write_copies(spec: &ContainerSpec, bundle: &Path) -> Result<(), HostError> {
+pub(super) fn write_copies((spec, elsewhere): (&ContainerSpec, &Elsewhere), bundle: &Path) -> Result<(), HostError> {
     for (folder, any) in [(SECRETS, !spec.secrets.is_empty()), (FILES, !spec.files.is_empty())] {
         if any {
             make_private_folder(&bundle.join(folder))?;
         }
     }
-    for (source, (_, copy)) in sources(spec).zip(copies(spec)) {
+    for (source, (_, copy)) in sources(spec, elsewhere).zip(copies(spec)) {
         let path = bundle.join(copy);
         write_file(&path, &source.read()?, 0o600)?;
         source.give_access(&path)?;
@@ -52,8 +53,12 @@ pub(super) fn write_copies(spec: &ContainerSpec, bundle: &Path) -> Result<(), Ho
 }
 
 /// Writes those copies anew that are seen at `targets`.
-pub(super) fn rewrite_copies(spec: &ContainerSpec, bundle: &Path, targets: &[String]) -> Result<(), HostError> {
-    for (source, (target, copy)) in sources(spec).zip(copies(spec)) {
+pub(super) fn rewrite_copies(
+    (spec, elsewhere): (&ContainerSpec, &Elsewhere),
+    bundle: &Path,
+    targets: &[String],
+) -> Result<(), HostError> {
+    for (source, (target, copy)) in sources(spec, elsewhere).zip(copies(spec)) {
         if !targets.iter().any(|wanted| wanted == target) {
             continue;
         }

@@ -37,7 +37,7 @@ impl LinuxHost {
             }
             if let Seccomp::File(path) = &container.seccomp {
                 let doing = || format!("read seccomp profile `{}`", path.display());
-                let digest = hex(&Sha256::digest(read_bounded(path).doing(doing)?));
+                let digest = hex(&Sha256::digest(read_bounded(self.elsewhere.of(path)).doing(doing)?));
                 resolved.profiles.insert(path.clone(), digest);
             }
             let secrets = container.secrets.iter().map(|secret| &secret.file);
@@ -122,7 +122,7 @@ impl LinuxHost {
             SeccompSpec::Default => Profile::default_profile(),
             SeccompSpec::File { path, .. } => {
                 let doing = || format!("read seccomp profile `{}`", path.display());
-                let text = String::from_utf8(read_bounded(path).doing(doing)?).doing(doing)?;
+                let text = String::from_utf8(read_bounded(self.elsewhere.of(path)).doing(doing)?).doing(doing)?;
                 &Profile::parse(&text).doing(doing)?
             }
         };
@@ -134,7 +134,12 @@ impl LinuxHost {
     /// What a file holds, hashed under this host's key.
     pub(super) fn hash_content(&self, file: &Path) -> Result<String, HostError> {
         let doing = || format!("read `{}`", file.display());
-        let content = read_bounded(file).doing(doing)?;
+        let content = read_bounded(self.elsewhere.of(file)).doing(doing)?;
+        self.hash_bytes(&content)
+    }
+
+    /// Hashed under this host's key.
+    pub(super) fn hash_bytes(&self, content: &[u8]) -> Result<String, HostError> {
         let key = self.secret_key().doing(|| "read the key that secrets are hashed under")?;
         // The key's length is fixed and it comes first, and the digest is cut: nobody can go on from it.
         let mut hash = Sha256::new();

@@ -7,6 +7,7 @@ mod cgroups;
 mod container;
 mod copies;
 mod exec;
+mod generations;
 mod images;
 mod lock;
 mod nat;
@@ -49,11 +50,14 @@ use build::Builds;
 pub use build::{BuildWatch, Rebuild};
 pub use capacity::capacity;
 pub use exec::{ExecFailure, ExecWish};
+use generations::Elsewhere;
+pub use generations::{Brought, Given, labels};
 use images::KnownImage;
 pub use lock::{LockError, StackLock};
 pub use registries::Renewal;
 pub use sync::{SyncWish, Synced};
 pub use usage::Usage;
+pub use wait::Awaited;
 
 /// Where things are on this host; other places in tests.
 #[derive(Clone, Debug)]
@@ -105,6 +109,8 @@ pub struct LinuxHost {
     /// The stack file of the last look, for messages and for its lock file.
     file: Arc<Mutex<String>>,
     actor: Actor,
+    /// Where files are read that a generation keeps.
+    elsewhere: Elsewhere,
     events: EventLog,
     links: Arc<OnceCell<Links>>,
     launcher: Arc<OnceCell<Launcher>>,
@@ -134,6 +140,7 @@ impl LinuxHost {
             builds: Builds::default(),
             file: Arc::default(),
             actor: Actor::Up,
+            elsewhere: Elsewhere::default(),
             events: EventLog::of(&roots.data, stack.as_str()),
             roots: Arc::new(roots),
             stack,

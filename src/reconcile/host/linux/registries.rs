@@ -55,6 +55,10 @@ impl LinuxHost {
         let locked = lock.digest(&reference).filter(|_| self.renewal == Renewal::AsWritten && pull != Pull::Always);
         let stored = self.images.stored(&reference).doing(|| format!("read image `{name}`"))?;
         let usable = stored.filter(|image| locked.is_none_or(|digest| image.resolved == digest));
+        let usable = match (usable, locked) {
+            (None, Some(digest)) => self.recall(&reference, digest).doing(|| format!("read image `{name}`"))?,
+            (usable, _) => usable,
+        };
         let asks = self.renewal == Renewal::All || pull == Pull::Always;
         let image = match (usable, pull) {
             (Some(image), Pull::Never) => image,

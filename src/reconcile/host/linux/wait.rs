@@ -1,5 +1,6 @@
 //! Waits until a container has reached a condition: told by the kernel when its status changes, never by polling.
 
+use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -25,7 +26,32 @@ const STARTED_WITHIN: Duration = Duration::from_secs(60);
 /// So many of a container's last lines explain why it did not come so far.
 const TAIL: usize = 10;
 
+/// What a person can wait for; a [`Condition`] is what a container waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// Its health probe passes.
+    Healthy,
+    /// Its program runs.
+    Started,
+    /// Its program has ended with status 0, and is not started again.
+    Completed,
+    /// It does not run, and is not started again.
+    Stopped,
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Awaited::Healthy => word(Condition::Healthy),
+            Awaited::Started => word(Condition::Started),
+            Awaited::Completed => word(Condition::Completed),
+            Awaited::Stopped => "stopped",
+        })
+    }
+}
+
 /// What a status says of a condition.
+#[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Reached,
     NotYet,
@@ -34,13 +60,13 @@ enum Answer {
 
 impl LinuxHost {
     pub(super) async fn wait_until(&self, instance: &str, condition: Condition) -> Result<(), HostError> {
-        let within = match condition {
+        let (awaited, within) = match condition {
             // Its own step has started it.
             Condition::Started => return Ok(()),
-            Condition::Healthy => HEALTHY_WITHIN,
-            Condition::Completed => COMPLETED_WITHIN,
+            Condition::Healthy => (Awaited::Healthy, HEALTHY_WITHIN),
+            Condition::Completed => (Awaited::Completed, COMPLETED_WITHIN),
         };
-        match tokio::time::timeout(within, self.watch_status(instance, condition)).await {
+        match tokio::time::timeout(within, self.wait_for(instance, awaited)).await {
             Ok(result) => result,
             Err(_) => Err(HostError::Said(format!("`{instance}` did not become {} in {within:?}", word(condition)))),
         }
@@ -105,22 +131,31 @@ impl LinuxHost {
         }
     }
 
-    async fn watch_status(&self, instance: &str, condition: Condition) -> Result<(), HostError> {
-        self.watch(instance, |found| answer(found, instance, condition)).await
+    /// Waits without a bound until an instance has come to a state, or cannot come there any more.
+    pub async fn wait_for(&self, instance: &str, awaited: Awaited) -> Result<(), HostError> {
+        self.watch(instance, |found| answer(found, instance, awaited)).await
     }
 
     async fn watch(&self, instance: &str, answer: impl Fn(&Found) -> Answer) -> Result<(), HostError> {
         let bundle = self.bundle(instance);
         let doing = || format!("watch `{}`", bundle.display());
-        let changes = watch_folder(&bundle).doing(doing)?;
+        let changes = match watch_folder(&bundle) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            other => Some(other.doing(doing)?),
+        };
         loop {
-            match answer(&read_status(&bundle).doing(doing)?) {
+            let found = match &changes {
+                Some(_) => read_status(&bundle).doing(doing)?,
+                None => Found::Nothing,
+            };
+            match answer(&found) {
                 Answer::Reached => return Ok(()),
                 Answer::NotYet => {}
                 Answer::Never(message) => {
                     return Err(HostError::Condition { message, tail: self.last_lines(instance, TAIL) });
                 }
             }
+            let Some(changes) = &changes else { unreachable!("what is not there is an answer") };
             let mut ready = changes.readable().await.doing(doing)?;
             drain(changes.get_ref());
             ready.clear_ready();
@@ -149,16 +184,27 @@ fn status_in(found: &Found) -> Option<&Status> {
     }
 }
 
-fn answer(found: &Found, instance: &str, condition: Condition) -> Answer {
-    let status = match found {
-        Found::Watched(status) | Found::Ended(status) => status,
-        Found::Nothing => return Answer::Never(format!("`{instance}` does not run")),
-        Found::Abandoned(_) => return Answer::Never(format!("`{instance}` has lost its monitor")),
+fn answer(found: &Found, instance: &str, awaited: Awaited) -> Answer {
+    let status = match (found, awaited) {
+        (Found::Watched(status) | Found::Ended(status), _) => status,
+        (_, Awaited::Stopped) => return Answer::Reached,
+        (Found::Nothing, _) => return Answer::Never(format!("`{instance}` does not run")),
+        (Found::Abandoned(_), _) => return Answer::Never(format!("`{instance}` has lost its monitor")),
     };
-    match condition {
-        Condition::Started => Answer::Reached,
-        Condition::Healthy => healthy(status, instance),
-        Condition::Completed => completed(status, instance),
+    match awaited {
+        Awaited::Started => started(status, instance),
+        Awaited::Healthy => healthy(status, instance),
+        Awaited::Completed => completed(status, instance),
+        Awaited::Stopped if status.state == State::Exited => Answer::Reached,
+        Awaited::Stopped => Answer::NotYet,
+    }
+}
+
+fn started(status: &Status, instance: &str) -> Answer {
+    match status.state {
+        State::Running => Answer::Reached,
+        State::Created | State::Restarting => Answer::NotYet,
+        State::Exited => Answer::Never(format!("`{instance}` ended {}", ending(status))),
     }
 }
 
@@ -211,5 +257,44 @@ fn word(condition: Condition) -> &'static str {
         Condition::Started => "started",
         Condition::Healthy => "healthy",
         Condition::Completed => "completed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::policy::Exit;
+    use crate::monitor::status::ProcessId;
+
+    fn status(state: State, exit: Option<Exit>, health: HealthState) -> Status {
+        let mut status = Status::created(ProcessId { pid: 1, start: 1 });
+        (status.state, status.health) = (state, health);
+        status.set_exit(exit);
+        status
+    }
+
+    /// The answers to "started", "healthy", "completed" and "stopped": reached, not yet, never.
+    fn check(found: &Found, expected: &str) {
+        let states = [Awaited::Started, Awaited::Healthy, Awaited::Completed, Awaited::Stopped];
+        let letters = states.map(|awaited| match answer(found, "web", awaited) {
+            Answer::Reached => 'R',
+            Answer::NotYet => '.',
+            Answer::Never(_) => '!',
+        });
+        assert_eq!(letters.iter().collect::<String>(), expected, "{found:?}");
+    }
+
+    #[test]
+    fn every_state_answers_every_question() {
+        use HealthState::{Healthy, Starting, Unhealthy};
+        check(&Found::Nothing, "!!!R");
+        check(&Found::Watched(status(State::Created, None, Starting)), "....");
+        check(&Found::Watched(status(State::Running, None, Starting)), "R...");
+        check(&Found::Watched(status(State::Running, None, Healthy)), "RR..");
+        check(&Found::Watched(status(State::Running, None, Unhealthy)), "R!..");
+        check(&Found::Watched(status(State::Restarting, Some(Exit::Code(1)), Starting)), "....");
+        check(&Found::Ended(status(State::Exited, Some(Exit::Code(0)), Starting)), "!!RR");
+        check(&Found::Ended(status(State::Exited, Some(Exit::Signal(9)), Starting)), "!!!R");
+        check(&Found::Abandoned(status(State::Running, None, Healthy)), "!!!R");
     }
 }

@@ -66,6 +66,13 @@ pub(super) fn set(payload: &[u8]) -> Option<Set> {
     })
 }
 
+/// Which of the states that transactions made one after another is the present one.
+pub(super) fn generation(payload: &[u8]) -> Option<u32> {
+    const ID: u16 = 1;
+    let id = attribute(payload.get(HEAD_BYTES..)?, ID)?;
+    Some(u32::from_be_bytes(id.try_into().ok()?))
+}
+
 /// The elements of one message, key and value.
 pub(super) fn elements(payload: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
     const ELEMENTS: u16 = 3;

@@ -48,6 +48,7 @@ pub(super) enum MessageType {
     NewElements = 12,
     GetElements = 13,
     DeleteElements = 14,
+    GetGeneration = 16,
 }
 
 impl MessageType {

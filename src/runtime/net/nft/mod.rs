@@ -175,9 +175,32 @@ impl Nft {
             .map_err(|source| NftError::List { source })
     }
 
-    /// Reads a table back; `None` if there is none of that name.
+    /// Reads a table back; `None` if there is none of that name. It is read in parts, and the kernel does not say of each
+    /// whether a transaction came in between: so it is read again where one did. Of a host whose tables change without a
+    /// pause the last reading is taken.
     pub fn observe(&self, table: &str) -> Result<Option<ObservedTable>, NftError> {
+        const ATTEMPTS: usize = 8;
         check_name(table)?;
+        let mut before = self.generation(table)?;
+        let mut read = self.read(table)?;
+        for _ in 1..ATTEMPTS {
+            let after = self.generation(table)?;
+            if after == before {
+                break;
+            }
+            (before, read) = (after, self.read(table)?);
+        }
+        Ok(read)
+    }
+
+    fn generation(&self, table: &str) -> Result<u32, NftError> {
+        let request =
+            Request { kind: MessageType::GetGeneration.number(), flags: 0, what: "ask for the tables' state" };
+        let read = |source| NftError::Read { table: table.to_owned(), source };
+        self.socket.get(&request, inet_head, decode::generation).map_err(read)
+    }
+
+    fn read(&self, table: &str) -> Result<Option<ObservedTable>, NftError> {
         let read = |source| NftError::Read { table: table.to_owned(), source };
         let Some(head) = self.head(table)? else { return Ok(None) };
         let ruleset = Ruleset {
