@@ -196,7 +196,10 @@ fn nothing_left(host: &Sandbox, instant: Duration) {
     let mut left = host.leftovers();
     for entry in fs::read_dir(host.data_dir()).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let stays = matches!(&*name, "volumes" | "logs" | "layers" | "cache" | "events" | "in-use" | "secret-hash.key");
+        let stays = matches!(
+            &*name,
+            "volumes" | "logs" | "layers" | "cache" | "events" | "generations" | "in-use" | "secret-hash.key"
+        );
         if !stays && !is_empty_tree(&entry.path()) {
             left.push(format!("data {name}"));
         }
