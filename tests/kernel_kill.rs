@@ -129,6 +129,24 @@ fn a_down_that_was_killed_is_finished_or_undone_by_the_next_run() {
 }
 
 #[test]
+fn what_a_killed_down_still_stops_is_made_again() {
+    let host = Sandbox::new();
+    let command = r#"["sh", "-c", "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.1; done"]"#;
+    host.write("stack.toml", &format!("name = \"mill\"\n[container.slow]\nimage = \"host:\"\ncommand = {command}\n"));
+    host.ok(&["up"]);
+    let mut down = host.command(&["down"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    until("it is being stopped", || host.stack(&["ps"]).stdout.contains("stopping"));
+    down.kill().expect("it was not waited for yet");
+    down.wait().expect("it was not waited for yet");
+    let up = host.stack(&["up"]);
+    assert_eq!(up.code, 0, "{}\n{}", up.stdout, up.stderr);
+    assert!(up.stdout.contains("it is being stopped"), "{}", up.stdout);
+    std::thread::sleep(Duration::from_millis(1500));
+    let diff = host.stack(&["diff"]);
+    assert_eq!(diff.code, 0, "it runs on\n{}", diff.stdout);
+}
+
+#[test]
 fn an_interrupted_up_says_so_and_the_next_goes_on() {
     let host = mill();
     // Nobody answers in time: the interrupt comes while the step of `web` waits.

@@ -211,6 +211,12 @@ impl Monitor<'_> {
     /// Sets out to end the run: the stop signal now, SIGKILL after the time that the container has.
     fn end(&mut self, run: &mut Run, cause: Cause) {
         run.probe = None;
+        // Whoever looks from now on knows that it goes.
+        let served = std::mem::take(&mut self.serves);
+        self.status.stopping |= cause == Cause::Stopping;
+        if self.status.stopping {
+            self.publish();
+        }
         if let Some(ending) = &mut run.ending {
             // A stop outranks a restart; the clock that runs goes on running.
             if cause == Cause::Stopping {
@@ -219,8 +225,7 @@ impl Monitor<'_> {
             return;
         }
         // Before it is asked to end, so that nobody is led to it who would be refused.
-        if self.serves {
-            self.serves = false;
+        if served {
             self.tell(Turn::Leaves);
         }
         run.ending = Some(Ending { cause, kill_at: Some(Instant::now() + self.launcher.spec.stop_timeout()) });
@@ -371,8 +376,7 @@ impl Monitor<'_> {
     pub(super) fn publish(&mut self) {
         self.status.log_bytes_dropped = self.log.dropped();
         let _ = self.status.save(self.launcher.bundle);
-        let serves = self.status.state == State::Running
-            && matches!(self.status.health, HealthState::None | HealthState::Healthy);
+        let serves = self.status.serves();
         if serves != self.serves {
             self.serves = serves;
             self.tell(Turn::Look);

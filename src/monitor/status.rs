@@ -27,6 +27,9 @@ pub struct Status {
     pub init_pid: Option<i32>,
     pub init_start: Option<u64>,
     pub state: State,
+    /// Whether the monitor was told to stop the container, which may take its time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopping: bool,
     /// How the last run ended, when it ended by itself.
     pub exit_code: Option<i32>,
     /// The signal that ended the last run.
@@ -95,6 +98,12 @@ pub struct ProcessId {
 }
 
 impl Status {
+    /// Whether the container is one to be led to. One without a health check is while it runs.
+    pub fn serves(&self) -> bool {
+        let well = matches!(self.health, HealthState::None | HealthState::Healthy);
+        self.state == State::Running && !self.stopping && well
+    }
+
     /// The status of a monitor that has done nothing yet.
     pub fn created(monitor: ProcessId) -> Self {
         Self {
@@ -103,6 +112,7 @@ impl Status {
             init_pid: None,
             init_start: None,
             state: State::Created,
+            stopping: false,
             exit_code: None,
             signal: None,
             health: HealthState::None,

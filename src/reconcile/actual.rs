@@ -179,6 +179,8 @@ pub enum Phase {
     Exited {
         code: i32,
     },
+    /// Its monitor was told to stop it, and waits for its end.
+    Stopping,
     /// Monitor or container were taken away from outside.
     Lost {
         what: &'static str,
@@ -244,6 +246,7 @@ impl fmt::Display for Phase {
             Phase::Restarting => f.write_str("restarting"),
             Phase::Exited { code } => write!(f, "exited ({code})"),
             Phase::Lost { what } => write!(f, "lost ({what})"),
+            Phase::Stopping => f.write_str("stopping"),
         }
     }
 }

@@ -10,7 +10,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
 use super::spec::SPEC_FILE;
 use crate::monitor::client::open_verified;
-use crate::monitor::status::{HealthState, State, Status};
+use crate::monitor::status::Status;
 
 /// The instances that are asked for, by name.
 pub struct Presence {
@@ -109,12 +109,8 @@ impl Presence {
                 let what = WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
                 seen.watch = inotify::add_watch(&self.changes, &bundle, what).ok();
             }
-            let status = Status::load(&bundle).ok().flatten().filter(is_well);
+            let status = Status::load(&bundle).ok().flatten().filter(Status::serves);
             seen.monitor = status.and_then(|status| open_verified(status.monitor()).ok().flatten());
         }
     }
-}
-
-fn is_well(status: &Status) -> bool {
-    status.state == State::Running && matches!(status.health, HealthState::None | HealthState::Healthy)
 }

@@ -115,6 +115,7 @@ impl Differ<'_> {
             }
             Phase::Exited { code: 0 } if wanted.live.restart != Restart::Always => {}
             Phase::Exited { code } => return again(Verb::Restart, exit_reason(*code), vec![]),
+            Phase::Stopping => return again(Verb::Repair, "it is being stopped".into(), vec![]),
             Phase::Lost { what } => return again(Verb::Repair, (*what).into(), vec![]),
             Phase::Leftover => return again(Verb::Repair, "nothing of it runs".into(), vec![]),
         }

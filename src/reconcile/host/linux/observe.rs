@@ -208,6 +208,7 @@ fn phase(found: &Found) -> Phase {
         Found::Nothing => Phase::Leftover,
         Found::Abandoned(_) => Phase::Lost { what: "its monitor was killed" },
         Found::Watched(status) => match status.state {
+            State::Running if status.stopping => Phase::Stopping,
             State::Running => match status.init().is_some_and(|init| init.is_alive()) {
                 true => Phase::Running,
                 // It has just ended and its monitor is about to say so.

@@ -14,7 +14,6 @@ use std::process::ExitCode;
 use super::container::read_bounded;
 use super::nat::table;
 use crate::monitor::client::{Found, read_status};
-use crate::monitor::status::{HealthState, State};
 use crate::plan::DesiredNat;
 use crate::reconcile::host::{Doing, HostError};
 use crate::runtime::net::{ElementsChange, Flows, Nft, Ruleset, SPREAD, Set, in_netns};
@@ -96,14 +95,8 @@ impl Orders {
     }
 }
 
-/// Whether an instance is to be led to. One without a health check is while it runs.
 fn serves(bundle: &Path) -> bool {
-    match read_status(bundle) {
-        Ok(Found::Watched(status)) => {
-            status.state == State::Running && matches!(status.health, HealthState::None | HealthState::Healthy)
-        }
-        _ => false,
-    }
+    matches!(read_status(bundle), Ok(Found::Watched(status)) if status.serves())
 }
 
 /// The elements of maps in which two rulesets differ.
